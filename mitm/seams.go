@@ -1,0 +1,54 @@
+package mitm
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+
+	"github.com/exitgate/exitgate"
+)
+
+// A Decider answers questions. An error, a panic or a deadline that passed counts as a refusal. It must be safe
+// for concurrent use and must not keep or change q.
+type Decider interface {
+	Decide(ctx context.Context, q *exitgate.Question) (exitgate.Verdict, error)
+}
+
+// An Issuer makes the leaf that stands in for an upstream's certificate. Name is a lower-case DNS name or an IP
+// address. The certificate is shared and must not be changed. A name that must never be intercepted is an
+// *exitgate.Refusal; any other error is a Bug.
+type Issuer interface {
+	Leaf(ctx context.Context, name string) (*tls.Certificate, error)
+}
+
+// A Recorder keeps flows. Begin returns before the first byte of the flow leaves, and only after the flow would
+// survive the death of the process; an error means that nothing may leave. End is called exactly once for each
+// Begin that returned nil, with the same flow, completed. The recorder does not keep f after it returned.
+type Recorder interface {
+	Begin(ctx context.Context, f *exitgate.Flow) error
+	End(ctx context.Context, f *exitgate.Flow) error
+}
+
+// An Identifier says who a source is. ByAddress never fails: an address that nobody registered is a host of
+// exitgate.ClassUnknown. ByToken takes the value of a Proxy-Authorization header; ok is false when it names no
+// valid host token. NeedsToken reports whether a source that ByAddress does not know could be known by token, so
+// that it is worth asking for one.
+type Identifier interface {
+	ByAddress(addr netip.Addr) exitgate.Host
+	ByToken(addr netip.Addr, proxyAuthorization string) (h exitgate.Host, ok bool)
+	NeedsToken() bool
+}
+
+// A Screen checks the bytes that a host sends as HTTP/1.x before the server's parser sees them. Scan gets each
+// piece as it was read and returns how many of its bytes may be handed on; with an *exitgate.Refusal (status 400,
+// 413, 431 or 501) the rest may never be. After a CONNECT or Upgrade was accepted, Pass ends the screening.
+type Screen interface {
+	Scan(p []byte) (n int, err error)
+	Pass()
+}
+
+// A Resolver finds the addresses of a destination. Each comes with the port to dial. Errors are *net.DNSError
+// where the answer came from DNS.
+type Resolver interface {
+	Resolve(ctx context.Context, host string, port uint16) ([]netip.AddrPort, error)
+}
