@@ -30,6 +30,9 @@ const (
 	RulePolicy    = "exitgate:policy-failed" // the policy did not answer: error, timeout, panic, undefined
 	RuleRecord    = "exitgate:record-failed" // the record could not be begun, so nothing may leave
 	RuleOverload  = "exitgate:overload"      // a bound of the gateway is reached
+
+	// RuleNeverIntercept refuses to read a destination that the interception issuer excludes.
+	RuleNeverIntercept = "exitgate:never-intercept"
 )
 
 // NewRefusal returns a refusal by one of the gateway's own rules. Status 0 is 403.
