@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,10 +22,10 @@ type Ledger[T any] interface {
 	// List returns all that the policy has loaded, in the order of their IDs.
 	List(ctx context.Context) ([]T, error)
 	// Put writes one entry, new or in place of the entry of the same ID.
-	Put(ctx context.Context, entry T, by string) error
+	Put(ctx context.Context, entry T, c Change) error
 	// Remove removes the entry of that ID. An entry that stands in a file is a Conflict whose error names the
 	// file; one that is nowhere is NotFound.
-	Remove(ctx context.Context, id, by string) error
+	Remove(ctx context.Context, id string, c Change) error
 }
 
 // Flows finds what was recorded.
@@ -44,13 +45,22 @@ type Explanation interface {
 	WriteText(w io.Writer) error
 }
 
-// A Change is one line of the audit trail.
+// A Change says who changes something, when and why.
 type Change struct {
-	At     time.Time `json:"at"`
-	By     string    `json:"by"`     // the user of the process that asked for it
-	Action string    `json:"action"` // put-grant, remove-grant, put-exemption, remove-exemption, ...
-	Target string    `json:"target"` // the ID of what was changed
-	Detail string    `json:"detail"` // the entry as JSON
+	At     time.Time
+	Who    string // the user of the process that asked for it; never empty
+	Reason string // never empty
+}
+
+// An Entry is one line of the audit trail.
+type Entry struct {
+	Seq    int64           `json:"seq"` // rises with each entry; may have gaps
+	At     time.Time       `json:"at"`
+	Who    string          `json:"who"`
+	Action string          `json:"action"` // grant.put, grant.remove, exemption.put, exemption.remove
+	Object string          `json:"object"` // the ID of what was changed
+	Reason string          `json:"reason"`
+	Value  json.RawMessage `json:"value"` // the entry as it was put, or as it was before it was removed
 }
 
 // Admin is the administrative API. All functions and ledgers are required but for Logger and Now.
@@ -70,7 +80,7 @@ type Admin struct {
 
 	Status func(context.Context) Status
 	Reload func(context.Context) error // of configuration and policy, as SIGHUP does
-	Audit  func(ctx context.Context, limit int) ([]Change, error)
+	Audit  func(ctx context.Context, limit int) ([]Entry, error)
 
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
@@ -166,7 +176,7 @@ func (a *Admin) audit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if list == nil {
-		list = []Change{}
+		list = []Entry{}
 	}
 	answer(w, http.StatusOK, list)
 	return nil

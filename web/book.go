@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -19,20 +20,20 @@ type book[T any] struct {
 	ledger Ledger[T]
 	check  func(T) error
 	id     func(T) string
-	// made completes an entry with what the gateway, not the client, says of it.
-	made func(entry *T, by string, at time.Time) error
+	// made completes an entry with what the gateway, not the client, says of it, and returns why it is made.
+	made func(entry *T, who string, at time.Time) (reason string, err error)
 }
 
 func (a *Admin) grantBook() book[exitgate.Grant] {
 	return book[exitgate.Grant]{
 		a: a, noun: "grant", ledger: a.Grants, check: a.CheckGrant,
 		id: func(g exitgate.Grant) string { return g.ID },
-		made: func(g *exitgate.Grant, by string, at time.Time) error {
+		made: func(g *exitgate.Grant, who string, at time.Time) (string, error) {
 			if g.ID == "" {
 				g.ID = newName("g")
 			}
-			g.By, g.At, g.Source = by, at, "store"
-			return untilIn(g.Until, at)
+			g.By, g.At, g.Source = who, at, "store"
+			return g.Reason, untilIn(g.Until, at)
 		},
 	}
 }
@@ -41,12 +42,12 @@ func (a *Admin) exemptionBook() book[exitgate.Exemption] {
 	return book[exitgate.Exemption]{
 		a: a, noun: "exemption", ledger: a.Exemptions, check: a.CheckExemption,
 		id: func(x exitgate.Exemption) string { return x.ID },
-		made: func(x *exitgate.Exemption, by string, at time.Time) error {
+		made: func(x *exitgate.Exemption, who string, at time.Time) (string, error) {
 			if x.ID == "" {
 				x.ID = newName("x")
 			}
-			x.By, x.At, x.Source = by, at, "store"
-			return untilIn(x.Until, at)
+			x.By, x.At, x.Source = who, at, "store"
+			return x.Reason, untilIn(x.Until, at)
 		},
 	}
 }
@@ -74,7 +75,7 @@ func (b book[T]) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (b book[T]) add(w http.ResponseWriter, r *http.Request) error {
-	by, err := b.author(r)
+	c, err := b.change(r)
 	if err != nil {
 		return err
 	}
@@ -82,37 +83,38 @@ func (b book[T]) add(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &entry); err != nil {
 		return err
 	}
-	if err := b.made(&entry, by, b.a.now().Truncate(time.Second)); err != nil {
-		return Invalid(fmt.Errorf("add the %s: %w", b.noun, err))
+	if c.Reason, err = b.made(&entry, c.Who, c.At); err == nil {
+		err = cmp.Or(needReason(c.Reason), b.check(entry))
 	}
-	if err := b.check(entry); err != nil {
+	if err != nil {
 		return Invalid(fmt.Errorf("add the %s: %w", b.noun, err))
 	}
 	b.a.change.Lock()
 	defer b.a.change.Unlock()
-	if err := b.put(context.WithoutCancel(r.Context()), entry, by); err != nil {
+	if err := b.put(context.WithoutCancel(r.Context()), entry, c); err != nil {
 		return err
 	}
-	b.a.log().Info(b.noun+" added", "id", b.id(entry), "by", by)
+	b.a.log().Info(b.noun+" added", "id", b.id(entry), "by", c.Who, "reason", c.Reason)
 	answer(w, http.StatusCreated, entry)
 	return nil
 }
 
 // put writes the entry and loads it; when it cannot be loaded it is taken out of the store again. The caller holds
 // the lock of changes.
-func (b book[T]) put(ctx context.Context, entry T, by string) error {
+func (b book[T]) put(ctx context.Context, entry T, c Change) error {
 	id := b.id(entry)
 	if _, found, err := b.find(ctx, id); err != nil {
 		return err
 	} else if found {
 		return Conflict(fmt.Errorf("add the %s: there is one with the id %q; choose another, or remove that one first", b.noun, id))
 	}
-	if err := b.ledger.Put(ctx, entry, by); err != nil {
+	if err := b.ledger.Put(ctx, entry, c); err != nil {
 		return fmt.Errorf("store %s %s: %w", b.noun, id, err)
 	}
 	if err := b.a.Apply(ctx); err != nil {
 		err = fmt.Errorf("load %s %s: %w; nothing was changed", b.noun, id, err)
-		return Conflict(errors.Join(err, b.ledger.Remove(ctx, id, by)))
+		c.Reason = "taken back: it could not be loaded"
+		return Conflict(errors.Join(err, b.ledger.Remove(ctx, id, c)))
 	}
 	return nil
 }
@@ -131,9 +133,13 @@ func (b book[T]) find(ctx context.Context, id string) (entry T, found bool, err 
 }
 
 func (b book[T]) remove(w http.ResponseWriter, r *http.Request) error {
-	by, err := b.author(r)
+	c, err := b.change(r)
 	if err != nil {
 		return err
+	}
+	c.Reason = r.URL.Query().Get("reason")
+	if err := needReason(c.Reason); err != nil {
+		return Invalid(fmt.Errorf("remove the %s: %w", b.noun, err))
 	}
 	id, ctx := r.PathValue("id"), context.WithoutCancel(r.Context())
 	b.a.change.Lock()
@@ -145,22 +151,31 @@ func (b book[T]) remove(w http.ResponseWriter, r *http.Request) error {
 	if !found {
 		return NotFound(fmt.Errorf("remove %s %.64q: there is none with this id", b.noun, id))
 	}
-	if err := b.ledger.Remove(ctx, id, by); err != nil {
+	if err := b.ledger.Remove(ctx, id, c); err != nil {
 		return fmt.Errorf("remove %s %s: %w", b.noun, id, err)
 	}
 	if err := b.a.Apply(ctx); err != nil {
 		err = fmt.Errorf("unload %s %s: %w; nothing was changed", b.noun, id, err)
-		return Conflict(errors.Join(err, b.ledger.Put(ctx, entry, by)))
+		c.Reason = "put back: the policy could not be loaded without it"
+		return Conflict(errors.Join(err, b.ledger.Put(ctx, entry, c)))
 	}
-	b.a.log().Info(b.noun+" removed", "id", id, "by", by)
+	b.a.log().Info(b.noun+" removed", "id", id, "by", c.Who, "reason", c.Reason)
 	answer(w, http.StatusOK, entry)
 	return nil
 }
 
-// author returns who asks for a change.
-func (b book[T]) author(r *http.Request) (string, error) {
-	if by := peer(r.Context()); by != "" {
-		return by, nil
+// change returns who asks for a change, and when.
+func (b book[T]) change(r *http.Request) (Change, error) {
+	c := Change{Who: peer(r.Context()), At: b.a.now().Truncate(time.Second)}
+	if c.Who == "" {
+		return c, problem(http.StatusForbidden, errors.New("a change needs somebody who answers for it, and the system did not say which user is asking"))
 	}
-	return "", problem(http.StatusForbidden, errors.New("a change needs somebody who answers for it, and the system did not say which user is asking"))
+	return c, nil
+}
+
+func needReason(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("it needs a reason, for whoever reads this later")
+	}
+	return nil
 }

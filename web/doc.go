@@ -23,8 +23,8 @@
 //
 //	GET    /v1/status
 //	POST   /v1/reload
-//	GET    /v1/grants          POST /v1/grants          DELETE /v1/grants/{id}
-//	GET    /v1/exemptions      POST /v1/exemptions      DELETE /v1/exemptions/{id}
+//	GET    /v1/grants          POST /v1/grants          DELETE /v1/grants/{id}?reason=
+//	GET    /v1/exemptions      POST /v1/exemptions      DELETE /v1/exemptions/{id}?reason=
 //	GET    /v1/flows?query=&limit=&before=              newest first
 //	GET    /v1/flows?query=&follow=true                 as they end, until the client leaves
 //	GET    /v1/flows/{id}
