@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
@@ -10,8 +11,6 @@ import (
 	"io/fs"
 	"math/big"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/smallstep/certificates/cas/softcas"
 	"go.step.sm/crypto/keyutil"
@@ -181,7 +180,7 @@ func (i *Issuer) openRoot(now time.Time) (pair, error) {
 var clockFloor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (i *Issuer) makeRoot(now time.Time) (pair, error) {
-	for _, name := range []string{rootCertFile, issuerFile} {
+	for _, name := range []string{rootFile, rootCertFile, issuerFile} { // rootFile: a link to what is not mounted
 		if i.folder.has(name) {
 			return pair{}, fmt.Errorf("it is missing, but %s is there: bring it back from a backup, or move the folder away to "+
 				"begin with a new root, which every host must then be given", name)
@@ -190,7 +189,10 @@ func (i *Issuer) makeRoot(now time.Time) (pair, error) {
 	if now.Before(clockFloor) {
 		return pair{}, fmt.Errorf("the clock says %s: set it before a root is made that is valid from then", now.UTC().Format(time.DateOnly))
 	}
-	p, err := i.newPair("root", i.lifetimes.Root, now, nil, func(t *x509.Certificate) { t.MaxPathLen = 1 })
+	p, err := i.newPair("root", i.lifetimes.Root, now, nil, func(t *x509.Certificate) {
+		t.MaxPathLen = 1
+		t.NotBefore = now.Add(-day) // whatever time zone the clock was mistaken for
+	})
 	if err == nil {
 		err = i.folder.writePair(rootFile, p)
 	}
