@@ -112,11 +112,12 @@ func (a *Action) UnmarshalText(b []byte) error {
 // A Verdict answers a question. Its zero value refuses.
 type Verdict struct {
 	Action    Action          `json:"action"`
-	Rule      string          `json:"rule"`      // what decided: "grant:ID", "exemption:ID", "deny:FILE:LINE", "no-grant", "exitgate:..."
-	Reason    string          `json:"reason"`    // one sentence for the person who was refused
-	Revision  string          `json:"revision"`  // of the policy that answered
-	Grant     string          `json:"grant"`     // id of the grant that limits come from
-	Exemption string          `json:"exemption"` // id of the exemption, when spliced
+	Rule      string          `json:"rule"`          // what decided: "grant:ID", "exemption:ID", "deny:FILE:LINE", "no-grant", "exitgate:..."
+	Reason    string          `json:"reason"`        // one sentence for the person who was refused
+	Revision  string          `json:"revision"`      // of the policy that answered
+	Grant     string          `json:"grant"`         // id of the grant that limits come from
+	Exemption string          `json:"exemption"`     // id of the exemption, when spliced
+	Raw       bool            `json:"raw,omitempty"` // the exemption is for a protocol that is not TLS
 	Limits    Limits          `json:"limits"`
 	Rewrite   json.RawMessage `json:"rewrite,omitempty"` // martian JSON, validated when the policy was loaded
 	// Audit says that policy would refuse this, and that it is carried because the class or grant is in

@@ -1,0 +1,266 @@
+package mitm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/exitgate/exitgate"
+)
+
+// connect answers CONNECT, over HTTP/1.x and HTTP/2 alike: it asks whether this host may reach the destination
+// at all, and then takes over the bytes.
+//
+// A refusal is given where the client will show it. Most clients hide the body of an answer to CONNECT, so a
+// host that is known, and so trusts the gateway's CA, gets the tunnel, and each request inside is refused with
+// its reason; nothing is dialled. A host that is not known gets the refusal as the answer to CONNECT.
+func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext) {
+	s := cc.l.s
+	x := p.newFlow(s, exitgate.KindTunnel)
+	x.flow.Authority.Connect = r.RequestURI
+	if r.ProtoMajor == 2 {
+		x.flow.Authority.Connect = r.Host
+	}
+	err := safely("connect", func() error { return p.admit(x, r) })
+	if err != nil && !p.answerInside(x, err) {
+		p.refuseRequest(w, r, x, err)
+		return
+	}
+	inner := &session{conn: s.conn, way: s.way, host: x.flow.Question.Host, begin: x.flow.Begin, tunnel: &tunnel{
+		dest: x.flow.Question.Dest, connect: x.flow.Authority.Connect, verdict: x.flow.Verdict,
+	}}
+	s.spawned.Add(1)
+	conn, wait, err := p.takeOver(w, r, cc)
+	if err != nil {
+		x.blame(&exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the answer to CONNECT could not be written: " + err.Error(), Err: err})
+		p.end(r.Context(), x)
+		return
+	}
+	l := &leg{Conn: conn, s: inner, onClose: p.connClosed}
+	l.read.Store(int64(len(x.flow.Authority.Connect))) // the host spoke: the tunnel owes a flow, come what may
+	func() {
+		defer p.recovered(l, "tunnel")
+		p.serveTunnel(l)
+	}()
+	wait()
+}
+
+// admit identifies the host, reads the target and asks. The error is a refusal.
+func (p *Proxy) admit(x *exchange, r *http.Request) error {
+	q := &x.flow.Question
+	host, err := p.identify(x.s, r)
+	q.Host = host
+	if err != nil {
+		return err
+	}
+	if q.Dest, err = parseAuthority(x.flow.Authority.Connect); err != nil {
+		return exitgate.NewRefusal(400, exitgate.RuleMalformed, "CONNECT %.300q: %v", x.flow.Authority.Connect, err)
+	}
+	x.flow.Verdict = p.ask(r.Context(), q)
+	switch x.flow.Verdict.Action {
+	case exitgate.Splice:
+		return nil
+	case exitgate.Allow:
+		_, err := p.Issuer.Leaf(r.Context(), q.Dest.Host) // a name that may not be read is refused before anything is promised
+		return err
+	}
+	return refusalOf(x.flow.Verdict)
+}
+
+// answerInside reports whether the refusal err should be given inside the tunnel.
+func (p *Proxy) answerInside(x *exchange, err error) bool {
+	var r *exitgate.Refusal
+	q := &x.flow.Question
+	if p.Refusals.Connect == RefuseOutside || !errors.As(err, &r) || r.Status != 0 || q.Dest.Port == 0 {
+		return false
+	}
+	if p.Refusals.Connect != RefuseInside && q.Host.Class == exitgate.ClassUnknown {
+		return false
+	}
+	_, err = p.Issuer.Leaf(p.base, q.Dest.Host)
+	return err == nil
+}
+
+// identify says who sent r: the host that its token names, or the one that its address names.
+func (p *Proxy) identify(s *session, r *http.Request) (exitgate.Host, error) {
+	credentials := r.Header.Values("Proxy-Authorization")
+	if len(credentials) == 0 {
+		if s.host.Class == exitgate.ClassUnknown && p.Identify.NeedsToken() {
+			return s.host, exitgate.NewRefusal(http.StatusProxyAuthRequired, exitgate.RuleHost,
+				"no host is registered for %s, and the request has no host token", s.host.Addr)
+		}
+		return s.host, nil
+	}
+	r.Header.Del("Proxy-Authorization")
+	if len(credentials) == 1 {
+		if h, ok := p.Identify.ByToken(s.host.Addr, credentials[0]); ok {
+			return h, nil
+		}
+	}
+	return s.host, exitgate.NewRefusal(http.StatusProxyAuthRequired, exitgate.RuleHost, "the host token that %s presented is not valid", s.host.Addr)
+}
+
+// parseAuthority reads host:port as CONNECT names it (RFC 9112, section 3.2.3): a name of letters, digits, dash
+// and underscore, or an IP address, and a port, both required. It lower-cases; it repairs nothing.
+func parseAuthority(s string) (d exitgate.Destination, err error) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return d, errors.New("the target has no port; it must be host:port")
+	}
+	host, portText := s[:i], s[i+1:]
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 || portText[0] == '0' || portText[0] == '+' {
+		return d, errors.New("the port must be a number from 1 to 65535")
+	}
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		a, err := netip.ParseAddr(host[1 : len(host)-1])
+		if err != nil || !a.Is6() || a.Zone() != "" {
+			return d, errors.New("the address in brackets is not an IPv6 address")
+		}
+		return exitgate.Destination{Host: a.Unmap().String(), Port: uint16(port)}, nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
+		return exitgate.Destination{Host: a.String(), Port: uint16(port)}, nil
+	}
+	host, err = lowerName(host)
+	return exitgate.Destination{Host: host, Port: uint16(port)}, err
+}
+
+// lowerName checks a DNS name and puts it in lower case. A last label of digits only is refused, as some
+// resolvers read such a name as an IPv4 address in another notation (WHATWG URL, "ends in a number").
+func lowerName(s string) (string, error) {
+	if s == "" || len(s) > 253 {
+		return "", errors.New("the name must have 1 to 253 characters")
+	}
+	b := []byte(s)
+	label, digits := 0, true
+	for i, c := range b {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			b[i] = c + 'a' - 'A'
+			digits = false
+		case c >= 'a' && c <= 'z', c == '_', c == '-' && label > 0:
+			digits = false
+		case c >= '0' && c <= '9':
+		case c == '.' && label > 0 && b[i-1] != '-':
+			label, digits = 0, true
+			continue
+		default:
+			return "", fmt.Errorf("the name has %q at %d, where only letters, digits, dash, underscore and single dots may stand", string(rune(c)), i)
+		}
+		if label++; label > 63 {
+			return "", errors.New("the name has a label of more than 63 characters")
+		}
+	}
+	switch {
+	case label == 0:
+		return "", errors.New("the name ends with a dot; write it without")
+	case b[len(b)-1] == '-':
+		return "", errors.New("the name ends with a dash")
+	case digits:
+		return "", errors.New("the name ends in a number and is not an IPv4 address of four parts")
+	}
+	return string(b), nil
+}
+
+// takeOver answers 200 and returns the connection that the tunnel runs on. wait returns when the handler may
+// return: at once over HTTP/1.x, where the connection was taken from the server, and when the stream's end is
+// reached over HTTP/2.
+func (p *Proxy) takeOver(w http.ResponseWriter, r *http.Request, cc *connContext) (conn net.Conn, wait func(), err error) {
+	if r.ProtoMajor == 2 {
+		return takeStream(w, r, cc)
+	}
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn.SetDeadline(time.Time{})
+	cc.screened.pass()
+	if n := rw.Reader.Buffered(); n > 0 { // the screen lets nothing through behind a CONNECT
+		conn.Close()
+		return nil, nil, fmt.Errorf("%d bytes came before the answer", n)
+	}
+	if _, err := io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, func() {}, nil
+}
+
+// takeStream makes a connection of an HTTP/2 stream that CONNECT opened (RFC 9113, section 8.5).
+func takeStream(w http.ResponseWriter, r *http.Request, cc *connContext) (net.Conn, func(), error) {
+	rc := http.NewResponseController(w)
+	w.WriteHeader(http.StatusOK)
+	if err := rc.Flush(); err != nil {
+		return nil, nil, err
+	}
+	c := &streamConn{r: r, w: w, rc: rc, l: cc.l, done: make(chan struct{})}
+	return c, func() { <-c.done }, nil
+}
+
+// A streamConn is a net.Conn over the two directions of an HTTP/2 stream. Its handler stays until Close.
+type streamConn struct {
+	r    *http.Request
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	l    *leg
+	once sync.Once
+	done chan struct{}
+
+	wmu    sync.Mutex // guards w, which must not be used after the handler returned
+	closed bool
+}
+
+func (c *streamConn) Read(b []byte) (int, error) { return c.r.Body.Read(b) }
+
+func (c *streamConn) Write(b []byte) (int, error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if c.closed {
+		return 0, net.ErrClosed
+	}
+	n, err := c.w.Write(b)
+	if err == nil {
+		err = c.rc.Flush()
+	}
+	return n, err
+}
+
+func (c *streamConn) Close() error {
+	c.once.Do(func() {
+		c.r.Body.Close()
+		c.rc.SetWriteDeadline(time.Unix(1, 0)) // frees a writer that the peer's window holds
+		c.wmu.Lock()
+		c.closed = true
+		c.wmu.Unlock()
+		close(c.done)
+	})
+	return nil
+}
+
+func (c *streamConn) LocalAddr() net.Addr  { return c.l.LocalAddr() }
+func (c *streamConn) RemoteAddr() net.Addr { return c.l.RemoteAddr() }
+
+func (c *streamConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+func (c *streamConn) SetReadDeadline(t time.Time) error  { return c.deadline(c.rc.SetReadDeadline, t) }
+func (c *streamConn) SetWriteDeadline(t time.Time) error { return c.deadline(c.rc.SetWriteDeadline, t) }
+
+func (c *streamConn) deadline(set func(time.Time) error, t time.Time) error {
+	select {
+	case <-c.done:
+		return os.ErrClosed
+	default:
+		return set(t)
+	}
+}

@@ -1,0 +1,171 @@
+package mitm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+
+	"github.com/exitgate/exitgate"
+)
+
+// An exchange is one flow on its way through the engine.
+type exchange struct {
+	exitgate.Exchange
+	flow  exitgate.Flow
+	req   exitgate.Request // what flow.Question.HTTP points at
+	s     *session
+	begun bool // Recorder.Begin returned nil
+	ended bool
+	asked bool          // the request stage was put to the policy
+	body  io.ReadCloser // of the response
+}
+
+// begin makes the record; nothing may leave before it returned nil. It does so once.
+func (p *Proxy) begin(ctx context.Context, x *exchange) error {
+	if x.begun {
+		return nil
+	}
+	err := safely("record", func() error { return p.Recorder.Begin(ctx, &x.flow) })
+	if err == nil {
+		x.begun = true
+		x.s.flows.Add(1)
+		p.flows.add(1)
+		return nil
+	}
+	p.log().Error("the record of a flow could not be begun; the flow was refused", "flow", x.flow.ID.String(), "err", err)
+	return exitgate.NewRefusal(503, exitgate.RuleRecord, "the record could not be begun, so nothing may leave: %v", err)
+}
+
+// end closes the record, once. A flow that never had one, because it ended before it was carried, gets it here.
+func (p *Proxy) end(ctx context.Context, x *exchange) {
+	if x.ended {
+		return
+	}
+	x.ended = true
+	x.Settle()
+	if !x.begun {
+		if p.begin(ctx, x) != nil {
+			x.s.flows.Add(1) // logged by begin; the connection needs no further account
+			return
+		}
+	}
+	defer p.flows.add(-1)
+	x.flow.End = p.now()
+	if !x.flow.End.After(x.flow.Begin) {
+		x.flow.End = x.flow.Begin
+	}
+	if err := safely("record", func() error { return p.Recorder.End(ctx, &x.flow) }); err != nil {
+		p.log().Error("the end of a flow could not be recorded", "flow", x.flow.ID.String(), "err", err)
+	}
+}
+
+// blame writes into the flow why it ended as it did.
+func (x *exchange) blame(err error) {
+	var r *exitgate.Refusal
+	var f *exitgate.Fault
+	var b *exitgate.Bug
+	switch {
+	case err == nil:
+	case errors.As(err, &r):
+		rev := x.flow.Verdict.Revision
+		x.flow.Verdict = r.Verdict
+		x.flow.Verdict.Action = exitgate.Refuse
+		if x.flow.Verdict.Revision == "" {
+			x.flow.Verdict.Revision = rev
+		}
+	case errors.As(err, &f):
+		x.flow.Fault = f
+	case errors.As(err, &b):
+		x.flow.Fault = &exitgate.Fault{Step: b.Step, Type: "proxy_internal_error", Reason: b.Err.Error(), Err: b}
+	default:
+		x.flow.Fault = &exitgate.Fault{Step: "gateway", Type: "proxy_internal_error", Reason: err.Error(), Err: err}
+	}
+}
+
+// endConn accounts for a connection, or a tunnel, that ends without a request, and closes it.
+func (p *Proxy) endConn(l *leg, v exitgate.Verdict, why error) {
+	kind := exitgate.KindConnection
+	if l.s.tunnel != nil {
+		kind = exitgate.KindTunnel
+	}
+	x := p.newFlow(l.s, kind)
+	x.flow.Begin, x.flow.Question.At = l.s.begin, l.s.begin
+	x.flow.Verdict = v
+	x.blame(why)
+	p.end(context.WithoutCancel(p.base), x)
+	l.Close()
+}
+
+// connClosed accounts for a connection that sent bytes and yielded no flow.
+func (p *Proxy) connClosed(l *leg) {
+	s := l.s
+	s.private.close()
+	if l.read.Load() == 0 || s.flows.Load() > 0 || s.spawned.Load() > 0 {
+		return
+	}
+	if s.tunnel == nil {
+		p.endConn(l, exitgate.Verdict{}, exitgate.NewRefusal(400, exitgate.RuleMalformed,
+			"%d bytes came and no whole request", l.read.Load()))
+		return
+	}
+	v := s.tunnel.verdict
+	if s.tunnel.tls != nil && s.side.TLS != "" {
+		p.endConn(l, v, &exitgate.Fault{Step: "client", Type: "client_tls",
+			Reason: "the client closed after the TLS handshake without a request; it may not trust the gateway's CA, or pin another certificate"})
+		return
+	}
+	p.endConn(l, v, &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the tunnel was closed before a request was made"})
+}
+
+// refuseConn ends a connection that cannot be spoken to: garbage, silence, a protocol that is not spoken here.
+func (p *Proxy) refuseConn(l *leg, err error) {
+	var r *exitgate.Refusal
+	if !errors.As(err, &r) { // the peer went before its first byte, or the socket broke
+		if l.s.tunnel != nil {
+			reason := "the tunnel was closed before its first byte"
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				reason = fmt.Sprintf("no byte came through the tunnel within %v", p.Timeouts.FirstBytes)
+			}
+			p.endConn(l, l.s.tunnel.verdict, &exitgate.Fault{Step: "client", Type: "client_gone", Reason: reason, Err: err})
+			return
+		}
+		l.Close()
+		return
+	}
+	reset(l)
+	p.endConn(l, exitgate.Verdict{}, r)
+}
+
+// overloaded answers a connection over a bound, whatever it speaks, and closes it.
+func (p *Proxy) overloaded(l *leg, err error) {
+	io.WriteString(l, "HTTP/1.1 503 Service Unavailable\r\nProxy-Status: "+p.Gateway+"; error=connection_limit_reached\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+	p.endConn(l, exitgate.Verdict{}, err)
+}
+
+// reset makes the close of l a TCP reset, where there is a TCP socket below: the peer learns at once.
+func reset(l *leg) {
+	if c, ok := l.Conn.(interface{ SetLinger(int) error }); ok {
+		c.SetLinger(0)
+	}
+}
+
+// safely runs f and turns its panic into a Bug.
+func safely(step string, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = bugOf(step, v)
+		}
+	}()
+	return f()
+}
+
+func bugOf(step string, v any) *exitgate.Bug {
+	err, ok := v.(error)
+	if !ok {
+		err = fmt.Errorf("%v", v)
+	}
+	return &exitgate.Bug{Step: step, Err: fmt.Errorf("panic: %w", err), Stack: debug.Stack()}
+}

@@ -1,0 +1,303 @@
+package mitm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/exitgate/exitgate"
+)
+
+var errNoExchange = errors.New("the request carries no exchange")
+
+func errNilStep(i int) error { return fmt.Errorf("step %d is nil", i) }
+
+// buffers hold what is being copied, 32 KiB each. They hold plain text of one flow after another, and are
+// written before they are read.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// request carries one request, or refuses it, and accounts for it. Whatever happens inside, the flow ends once.
+func (p *Proxy) request(w http.ResponseWriter, r *http.Request, cc *connContext) {
+	x := p.newFlow(cc.l.s, exitgate.KindRequest)
+	q := &x.flow.Question
+	q.Stage, q.HTTP = exitgate.StageRequest, &x.req
+	x.req.Scheme, x.req.Proto, x.req.Method = cc.l.s.scheme(), r.Proto, r.Method
+	x.flow.Client.Proto = r.Proto
+	if x.s.tunnel != nil && x.flow.Begin.Sub(x.s.begin) < 0 {
+		x.flow.Begin = x.s.begin
+	}
+	in := r.WithContext(&exchangeContext{exitgate.WithExchange(r.Context(), &x.Exchange), x})
+	a := &answer{w: w, r: in, x: x}
+	err := safely("request", func() error { return p.carry(a) })
+	if s := cc.screened; err != nil && s != nil {
+		if v := s.violation.Load(); v != nil && !s.told.Swap(true) {
+			err = v // whatever else it looked like, this is why
+		}
+	}
+	if err != nil && !a.started {
+		p.refuseRequest(w, in, x, err)
+		return
+	}
+	x.blame(err)
+	p.end(context.WithoutCancel(r.Context()), x)
+	if err != nil {
+		panic(http.ErrAbortHandler) // the host must not take what it got for the whole
+	}
+}
+
+// An answer is the way back of one request.
+type answer struct {
+	w       http.ResponseWriter
+	r       *http.Request
+	x       *exchange
+	started bool // the head of the final answer was given to the server: an error can only cut
+	taken   bool // the connection was taken from the server
+}
+
+// carry runs the pipeline around the round trip. It returns nil when the exchange was carried to its end, and
+// else a Refusal, a Fault or a Bug.
+func (p *Proxy) carry(a *answer) error {
+	x, r := a.x, a.r
+	if x.s.tunnel == nil {
+		host, err := p.identify(x.s, r)
+		x.flow.Question.Host = host
+		if err != nil {
+			return err
+		}
+	}
+	if err := p.stepsIn.ModifyRequest(r); err != nil {
+		return flowError("request pipeline", err)
+	}
+	if !x.begun || !x.asked || x.flow.Verdict.Action != exitgate.Allow {
+		return &exitgate.Bug{Step: "pipeline", Err: errors.New("the request passed the pipeline without a verdict that allows and a record")}
+	}
+	if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody {
+		http.NewResponseController(a.w).EnableFullDuplex() // so that an early answer to an upload gets through
+	}
+	res, err := p.roundTrip(a)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	res.Request = r
+	if err := p.stepsOut.ModifyResponse(res); err != nil {
+		return flowError("response pipeline", err)
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return p.upgrade(a, res)
+	}
+	return p.respond(a, res)
+}
+
+// flowError leaves the three types as they are and takes every other error of a step for a bug.
+func flowError(step string, err error) error {
+	var r *exitgate.Refusal
+	var f *exitgate.Fault
+	var b *exitgate.Bug
+	if errors.As(err, &r) || errors.As(err, &f) || errors.As(err, &b) {
+		return err
+	}
+	return &exitgate.Bug{Step: step, Err: err}
+}
+
+// respond streams the response to the host.
+func (p *Proxy) respond(a *answer, res *http.Response) error {
+	h := a.w.Header()
+	maps.Copy(h, res.Header)
+	for _, k := range [...]string{"Date", "Content-Type"} {
+		if _, ok := h[k]; !ok {
+			h[k] = nil // the server shall not invent one
+		}
+	}
+	announced := announceTrailers(h, res)
+	a.x.flow.Status = res.StatusCode
+	a.started = true
+	a.w.WriteHeader(res.StatusCode)
+	if err := p.copyBody(a, res); err != nil {
+		return err
+	}
+	sendTrailers(h, res, announced)
+	return nil
+}
+
+// announceTrailers names the trailers that are known before the body (RFC 9110, section 6.6.2).
+func announceTrailers(h http.Header, res *http.Response) int {
+	for k := range res.Trailer {
+		h.Add("Trailer", k)
+	}
+	return len(res.Trailer)
+}
+
+func sendTrailers(h http.Header, res *http.Response, announced int) {
+	for k, vs := range res.Trailer {
+		if len(res.Trailer) != announced {
+			k = http.TrailerPrefix + k
+		}
+		h[k] = vs
+	}
+}
+
+// copyBody copies the response body. What comes in pieces of unknown number (events, long polls, gRPC) is
+// flushed as it comes.
+func (p *Proxy) copyBody(a *answer, res *http.Response) error {
+	if res.Body == http.NoBody || res.ContentLength == 0 {
+		return nil
+	}
+	rc := http.NewResponseController(a.w)
+	flush := res.ContentLength < 0
+	if flush {
+		rc.Flush() // the head must not wait for the first piece
+	}
+	idle := newIdleCut(or(p.Timeouts.BodyIdle, 10*time.Minute), a.x.cut)
+	defer idle.stop()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := res.Body.Read(*buf)
+		idle.touch()
+		if n > 0 {
+			if _, werr := a.w.Write((*buf)[:n]); werr != nil {
+				return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host stopped reading the response: " + werr.Error(), Err: werr}
+			}
+			if flush {
+				rc.Flush()
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return p.bodyFault(a, err, idle.fired.Load())
+		}
+	}
+}
+
+// bodyFault says why reading a response's body failed.
+func (p *Proxy) bodyFault(a *answer, err error, idle bool) error {
+	var r *exitgate.Refusal
+	dest := a.x.flow.Question.Dest
+	switch {
+	case errors.As(err, &r):
+		return r
+	case idle:
+		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Err: err,
+			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, or(p.Timeouts.BodyIdle, 10*time.Minute))}
+	case a.r.Context().Err() != nil:
+		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host went before the response was whole", Err: err}
+	}
+	return &exitgate.Fault{Step: "receive", Type: "http_response_incomplete", Reason: fmt.Sprintf("%s broke its response off: %v", dest, err), Err: err}
+}
+
+// An idleCut calls cut when it was not touched for its bound.
+type idleCut struct {
+	t     *time.Timer
+	bound time.Duration
+	next  atomic.Int64 // Unix nanoseconds: when touch moves the timer again
+	fired atomic.Bool
+}
+
+func newIdleCut(bound time.Duration, cut func()) *idleCut {
+	c := &idleCut{bound: bound}
+	c.next.Store(time.Now().Add(bound / 8).UnixNano())
+	c.t = time.AfterFunc(bound, func() { c.fired.Store(true); cut() })
+	return c
+}
+
+// touch is called on each sign of life; it moves the timer only now and then, so the bound is exact to an
+// eighth.
+func (c *idleCut) touch() {
+	if now := time.Now(); now.UnixNano() > c.next.Load() {
+		c.t.Reset(c.bound)
+		c.next.Store(now.Add(c.bound / 8).UnixNano())
+	}
+}
+
+func (c *idleCut) stop() { c.t.Stop() }
+
+// isGone reports whether err says that the peer closed or reset the connection.
+func isGone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// isTimeout reports whether err is a deadline that passed.
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
+}
+
+// upgrade carries a connection that switched protocols (WebSocket) until both sides ended. The flow goes on:
+// its bytes count, and its limits hold.
+func (p *Proxy) upgrade(a *answer, res *http.Response) error {
+	up, ok := res.Body.(io.ReadWriteCloser)
+	if !ok || a.x.req.Upgrade == "" || !strings.EqualFold(res.Header.Get("Upgrade"), a.x.req.Upgrade) {
+		return &exitgate.Fault{Step: "receive", Type: "http_upgrade_failed",
+			Reason: fmt.Sprintf("%s switched to %.60q, which the request did not ask for", a.x.flow.Question.Dest, res.Header.Get("Upgrade"))}
+	}
+	conn, rw, err := http.NewResponseController(a.w).Hijack()
+	if err != nil {
+		return &exitgate.Fault{Step: "client", Type: "http_upgrade_failed", Reason: "HTTP/2 has no upgrade: " + err.Error(), Err: err}
+	}
+	a.started, a.taken = true, true
+	defer conn.Close()
+	defer up.Close()
+	if s, ok := conn.(*screened); ok {
+		s.pass()
+	}
+	conn.SetDeadline(time.Time{})
+	a.x.flow.Status = res.StatusCode
+	res.Body = nil
+	if err := res.Write(rw); err == nil {
+		err = rw.Flush()
+	}
+	return p.copyUpgraded(a, conn, rw.Reader, up)
+}
+
+// copyUpgraded moves both directions of an upgraded connection, each within the limit of its body.
+func (p *Proxy) copyUpgraded(a *answer, conn net.Conn, buffered io.Reader, up io.ReadWriteCloser) error {
+	x := a.x
+	qOut, qIn := &quota{bound: x.flow.Verdict.Limits.RequestBody}, &quota{bound: x.flow.Verdict.Limits.ResponseBody}
+	idle := newIdleCut(or(p.Timeouts.BodyIdle, 10*time.Minute), func() { conn.Close(); up.Close() })
+	defer idle.stop()
+	var out, in int64
+	var outgoing sync.WaitGroup
+	outgoing.Go(func() { out, _ = copyPlain(up, touching{buffered, idle}, qOut); up.Close() })
+	in, _ = copyPlain(conn, touching{up, idle}, qIn)
+	conn.Close()
+	outgoing.Wait()
+	x.OnSettle(func(f *exitgate.Flow) {
+		f.Sent.Body, f.Received.Body = out, in
+		f.RequestBody, f.ResponseBody = exitgate.BodyComplete, exitgate.BodyComplete
+		if qOut.over.Load() {
+			f.RequestBody = exitgate.BodyOverLimit
+		}
+		if qIn.over.Load() {
+			f.ResponseBody = exitgate.BodyOverLimit
+		}
+	})
+	if qOut.over.Load() || qIn.over.Load() {
+		return exitgate.NewRefusal(413, exitgate.RuleLimit, "the upgraded connection to %s is over its limit of bytes", x.flow.Question.Dest)
+	}
+	return nil
+}
+
+type touching struct {
+	io.Reader
+	idle *idleCut
+}
+
+func (t touching) Read(b []byte) (int, error) {
+	n, err := t.Reader.Read(b)
+	t.idle.touch()
+	return n, err
+}

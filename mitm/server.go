@@ -1,0 +1,126 @@
+package mitm
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"log"
+
+	"github.com/exitgate/exitgate"
+)
+
+// startServer readies the one HTTP server that reads every request: those to the proxy itself, and those inside
+// tunnels, over HTTP/1.x and HTTP/2.
+func (p *Proxy) startServer() {
+	var protos http.Protocols
+	protos.SetHTTP1(true)
+	protos.SetHTTP2(true)
+	protos.SetUnencryptedHTTP2(true)
+	p.handoff.start()
+	p.server = &http.Server{
+		Handler:           http.HandlerFunc(p.serveHTTP),
+		Protocols:         &protos,
+		ReadHeaderTimeout: or(p.Timeouts.RequestHeader, 20*time.Second),
+		IdleTimeout:       or(p.Timeouts.Idle, 2*time.Minute),
+		// The Screen bounds heads before the server does; this one is for HTTP/2, where there is no Screen.
+		MaxHeaderBytes: or(p.Limits.HeaderBytes, 64<<10),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: or(p.Limits.Streams, 250),
+			SendPingTimeout:      30 * time.Second,
+			PingTimeout:          15 * time.Second,
+			WriteByteTimeout:     or(p.Timeouts.BodyIdle, 10*time.Minute),
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			cc := &connContext{l: legOf(c)}
+			cc.screened, _ = c.(*screened)
+			return context.WithValue(ctx, connKey{}, cc)
+		},
+		ErrorLog:                     log.New(serverLog{p.log()}, "", 0),
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is a request like any other
+	}
+	go p.server.Serve(&p.handoff)
+}
+
+// connContext is what a handler knows of the connection that its request came on.
+type connContext struct {
+	l        *leg
+	screened *screened // nil for HTTP/2
+}
+
+type connKey struct{}
+
+// serveHTTP takes each request to the room where it belongs.
+func (p *Proxy) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	cc := r.Context().Value(connKey{}).(*connContext)
+	if cc.screened != nil {
+		cc.screened.busy.Store(true)
+		defer cc.screened.busy.Store(false)
+	}
+	if r.Method == http.MethodConnect && cc.l.s.tunnel == nil {
+		p.connect(w, r, cc)
+		return
+	}
+	p.request(w, r, cc)
+}
+
+// serverTLS is the one configuration with which hosts are met, so that their session tickets work on each
+// connection.
+func (p *Proxy) serverTLS() *tls.Config {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return p.Issuer.Leaf(h.Context(), leafName(h))
+		},
+	}
+	if p.Upstream.DisableMLKEM {
+		c.CurvePreferences = classicCurves
+	}
+	return c
+}
+
+var classicCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
+
+// leafName is the destination of the tunnel, with which the SNI was compared before; for the proxy itself it is
+// the name under which the host knows it, or the address that it dialled.
+func leafName(h *tls.ClientHelloInfo) string {
+	if l := legOf(h.Conn); l != nil && l.s.tunnel != nil {
+		return l.s.tunnel.dest.Host
+	}
+	if h.ServerName != "" {
+		return h.ServerName
+	}
+	return addrOf(h.Conn.LocalAddr()).Addr().String()
+}
+
+// serverLog takes what net/http says about connections that it closed.
+type serverLog struct{ l *slog.Logger }
+
+func (s serverLog) Write(b []byte) (int, error) {
+	s.l.Debug("http server", "msg", string(bytes.TrimSpace(b)))
+	return len(b), nil
+}
+
+// newFlow begins the account of a crossing on s.
+func (p *Proxy) newFlow(s *session, kind exitgate.Kind) *exchange {
+	now := p.now()
+	x := &exchange{s: s}
+	x.Flow = &x.flow
+	f := &x.flow
+	f.ID, f.Conn, f.Gateway, f.Kind, f.Begin = exitgate.NewID(now), s.conn, p.Gateway, kind, now
+	f.Question.Stage, f.Question.At, f.Question.Way, f.Question.Host = exitgate.StageConnect, now, s.way, s.host
+	f.Client = s.side
+	if t := s.tunnel; t != nil {
+		f.Question.Dest, f.Question.TLS = t.dest, t.tls
+		f.Authority.Connect = t.connect
+		if t.tls != nil {
+			f.Authority.SNI = t.tls.SNI
+		}
+	}
+	return x
+}

@@ -1,0 +1,237 @@
+package mitm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/exitgate/exitgate"
+)
+
+// splice carries the bytes of an exempt tunnel unread: begin, dial, copy both ways, end. Half-closes pass
+// through. The bytes that were peeked at go first.
+func (p *Proxy) splice(l *leg) {
+	x := p.newFlow(l.s, exitgate.KindTunnel)
+	x.flow.Begin = l.s.begin
+	x.flow.Verdict = l.s.tunnel.verdict
+	x.flow.Client.Proto = "tcp"
+	if l.s.tunnel.tls != nil {
+		x.flow.Client.Proto = "tls"
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(p.base)
+	defer cancel()
+	if err := p.begin(ctx, x); err != nil {
+		x.blame(err)
+		reset(l)
+		p.end(ctx, x)
+		return
+	}
+	up, err := p.dial(ctx, l.s.tunnel.dest)
+	if err != nil {
+		x.blame(err)
+		p.spliceFailed(l, err)
+		p.end(context.WithoutCancel(ctx), x)
+		return
+	}
+	x.flow.Upstream.Proto = x.flow.Client.Proto
+	x.reached(up)
+	defer up.Close()
+	x.blame(p.copyBoth(ctx, x, l, up))
+	p.end(context.WithoutCancel(ctx), x)
+}
+
+// spliceFailed tells the client of a spliced tunnel that its destination could not be reached, after 200 was
+// said: by an alert in TLS, by a reset otherwise.
+func (p *Proxy) spliceFailed(l *leg, err error) {
+	if l.s.tunnel.tls == nil {
+		reset(l)
+		return
+	}
+	alert := []byte{0x15, 3, 3, 0, 2, 2, 80} // internal_error: the fault is not the client's
+	var r *exitgate.Refusal
+	if errors.As(err, &r) {
+		alert = alertAccessDenied
+	}
+	l.SetDeadline(time.Now().Add(2 * time.Second))
+	l.Write(alert)
+	l.CloseWrite()
+	discard(l, 1<<20)
+}
+
+// A quota counts what two directions move and bounds their sum. Bytes are taken before they are moved, so the
+// bound is never passed.
+type quota struct {
+	bound int64 // 0: none
+	used  atomic.Int64
+	over  atomic.Bool
+	last  atomic.Int64 // when something moved; Unix nanoseconds
+}
+
+// take returns how many of want bytes may be moved now; 0 when the bound is reached.
+func (q *quota) take(want int64) int64 {
+	q.last.Store(time.Now().UnixNano())
+	if q.bound <= 0 {
+		q.used.Add(want)
+		return want
+	}
+	for {
+		used := q.used.Load()
+		n := min(want, q.bound-used)
+		if n <= 0 {
+			q.over.Store(true)
+			return 0
+		}
+		if q.used.CompareAndSwap(used, used+n) {
+			return n
+		}
+	}
+}
+
+// giveBack returns bytes that were taken and not moved.
+func (q *quota) giveBack(n int64) { q.used.Add(-n) }
+
+// copyBoth moves bytes both ways until both sides ended, the bound is reached, or nothing moved for the idle
+// time. It fills the flow's counts.
+func (p *Proxy) copyBoth(ctx context.Context, x *exchange, l *leg, up *upconn) error {
+	q := &quota{bound: or(x.flow.Verdict.Limits.Bytes, p.Limits.SpliceBytes)}
+	q.last.Store(time.Now().UnixNano())
+	cut := func() { l.Conn.Close(); up.Close() }
+	defer context.AfterFunc(ctx, cut)()
+	watch, done := context.WithCancel(ctx)
+	var idle bool
+	var watcher, copies sync.WaitGroup
+	watcher.Go(func() { idle = p.watchIdle(watch, &q.last, cut) })
+	var out, in int64
+	var errOut, errIn error
+	copies.Go(func() { out, errOut = copyHalf(up, l, q) })
+	copies.Go(func() { in, errIn = copyHalf(l, up, q) })
+	copies.Wait()
+	done()
+	watcher.Wait()
+	x.flow.Sent.Body, x.flow.Received.Body = out, in
+	x.flow.RequestBody, x.flow.ResponseBody = exitgate.BodyComplete, exitgate.BodyComplete
+	switch {
+	case q.over.Load():
+		x.flow.RequestBody, x.flow.ResponseBody = exitgate.BodyOverLimit, exitgate.BodyOverLimit
+		r := exitgate.NewRefusal(0, exitgate.RuleLimit, "the spliced flow to %s reached its bound of %d bytes", l.s.tunnel.dest, q.bound)
+		r.Verdict.Exemption = x.flow.Verdict.Exemption
+		return r
+	case idle:
+		return &exitgate.Fault{Step: "receive", Type: "connection_timeout", Reason: "nothing moved on the spliced flow for " + or(p.Timeouts.SpliceIdle, time.Hour).String()}
+	case ctx.Err() != nil:
+		return &exitgate.Fault{Step: "gateway", Type: "connection_terminated", Reason: "the gateway was stopped"}
+	case errOut != nil || errIn != nil:
+		x.flow.RequestBody, x.flow.ResponseBody = exitgate.BodyCut, exitgate.BodyCut
+		return &exitgate.Fault{Step: "receive", Type: "connection_terminated", Reason: "a peer of the spliced flow broke it off: " + errors.Join(errOut, errIn).Error()}
+	}
+	return nil
+}
+
+// copyHalf moves one direction and passes its end on: a half-close after the source's end, a close of both
+// sockets after anything else.
+func copyHalf(dst, src net.Conn, q *quota) (int64, error) {
+	n, err := copyStream(dst, src, q)
+	if err != nil || q.over.Load() {
+		bare(dst).Close()
+		bare(src).Close()
+		return n, err
+	}
+	if w, ok := dst.(interface{ CloseWrite() error }); ok {
+		w.CloseWrite()
+	}
+	return n, nil
+}
+
+// watchIdle calls cut and returns true when nothing moved for the idle time.
+func (p *Proxy) watchIdle(ctx context.Context, last *atomic.Int64, cut func()) bool {
+	bound := or(p.Timeouts.SpliceIdle, time.Hour)
+	for {
+		rest := bound - time.Since(time.Unix(0, last.Load()))
+		if rest <= 0 {
+			cut()
+			return true
+		}
+		if !pause(ctx, rest) {
+			return false
+		}
+	}
+}
+
+// copyStream copies until the end of src, or until q is used up; it returns how many bytes dst took. What was
+// peeked at goes first. Between two TCP sockets the bytes stay in the kernel.
+func copyStream(dst, src net.Conn, q *quota) (total int64, err error) {
+	if l, ok := src.(*leg); ok {
+		for len(l.pre) > 0 { // Read hands out what was peeked, and touches the socket only after
+			n, err := copyOnce(dst, l, q, make([]byte, len(l.pre)))
+			if total += n; err != nil || q.over.Load() {
+				return total, err
+			}
+		}
+	}
+	var n int64
+	d, s := bare(dst), bare(src)
+	ts, ok := s.(*net.TCPConn)
+	td, ok2 := d.(*net.TCPConn)
+	if ok && ok2 {
+		n, err = copyKernel(td, ts, q)
+	} else {
+		n, err = copyPlain(d, s, q)
+	}
+	return total + n, err
+}
+
+// bare takes off the layers that add nothing once the screening ended and nothing is held back.
+func bare(c net.Conn) net.Conn {
+	for {
+		switch v := c.(type) {
+		case *screened:
+			c = v.Conn
+		case *upconn:
+			c = v.Conn
+		case *leg:
+			if len(v.pre) > 0 {
+				return c
+			}
+			c = v.Conn
+		default:
+			return c
+		}
+	}
+}
+
+func copyPlain(dst io.Writer, src io.Reader, q *quota) (total int64, err error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := copyOnce(dst, src, q, *buf)
+		total += n
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil || q.over.Load() {
+			return total, err
+		}
+	}
+}
+
+// copyOnce reads once and writes what the quota lets through.
+func copyOnce(dst io.Writer, src io.Reader, q *quota, buf []byte) (int64, error) {
+	n, rerr := src.Read(buf)
+	if n == 0 {
+		return 0, rerr
+	}
+	ok := q.take(int64(n))
+	w, werr := dst.Write(buf[:ok])
+	if werr != nil {
+		return int64(w), werr
+	}
+	if ok < int64(n) {
+		q.over.Store(true)
+	}
+	return int64(w), rerr
+}
