@@ -1,0 +1,2 @@
+// Package inspect turns bytes into facts.
+package inspect
