@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,10 +28,11 @@ const greeting = "read through the gateway"
 // A site answers over TLS on loopback for every name with a leaf, also for one that is never intercepted. A
 // client may send CONNECT first.
 type site struct {
-	issuer *Issuer
-	ln     net.Listener
-	port   string
-	serve  sync.WaitGroup
+	issuer   *Issuer
+	stranger *Issuer // whose root no client trusts; it serves strangeName
+	ln       net.Listener
+	port     string
+	serve    sync.WaitGroup
 }
 
 func newSite(t *testing.T, never ...string) *site {
@@ -39,7 +41,7 @@ func newSite(t *testing.T, never ...string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{issuer: mustOpen(t, testOptions(t, never...)), ln: ln}
+	s := &site{issuer: mustOpen(t, testOptions(t, never...)), stranger: mustOpen(t, testOptions(t)), ln: ln}
 	_, s.port, _ = net.SplitHostPort(ln.Addr().String())
 	s.serve.Go(s.accept)
 	t.Cleanup(func() {
@@ -91,6 +93,9 @@ func (s *site) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if name == "" {
 		name = "127.0.0.1"
 	}
+	if name == strangeName {
+		return s.stranger.Leaf(h.Context(), name)
+	}
 	c, err := s.issuer.Leaf(h.Context(), name)
 	var r *exitgate.Refusal
 	if errors.As(err, &r) && r.Verdict.Rule == exitgate.RuleNeverIntercept {
@@ -98,6 +103,9 @@ func (s *site) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	return c, err
 }
+
+// strangeName has a leaf under another root, so that a client which does not look at all is found out.
+const strangeName = "stranger.example.com"
 
 // The names that each client is asked to open.
 var (
@@ -158,9 +166,9 @@ func TestClients(t *testing.T) {
 				} else if !regexp.MustCompile(c.refusal).MatchString(out) {
 					t.Errorf("%s was refused, but not for its name constraint: %v\n%s", name, err, out)
 				}
-				if testing.Verbose() {
-					t.Logf("%s: %v\n%s", name, err, out)
-				}
+			}
+			if out, err := open(strangeName); err == nil {
+				t.Errorf("a leaf under another root was accepted:\n%s", out)
 			}
 		})
 	}
@@ -334,7 +342,7 @@ func openJava(t *testing.T, s *site) func(string) (string, error) {
 	}
 	args := []string{"-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=changeit", "-XX:TieredStopAtLevel=1",
 		write(t, "Client.java", javaProgram), s.port}
-	out, err := run(t, nil, java, append(append(args, acceptNames...), refuseNames...)...)
+	out, err := run(t, nil, java, slices.Concat(args, acceptNames, refuseNames, []string{strangeName})...)
 	if err != nil {
 		t.Fatalf("run the client (it needs a compiler: package openjdk-17-jdk-headless): %v\n%s", err, out)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,19 @@ func TestLeafRefuses(t *testing.T) {
 	}
 }
 
+// TestFoldingRegression: the Kelvin sign was folded into a k, so that a name that is not ASCII had a leaf of another.
+func TestFoldingRegression(t *testing.T) {
+	i := mustOpen(t, testOptions(t))
+	_, err := i.Leaf(context.Background(), "\u212aey.example")
+	var r *exitgate.Refusal
+	if !errors.As(err, &r) || r.Verdict.Rule != exitgate.RuleMalformed {
+		t.Errorf("a Kelvin sign: %v", err)
+	}
+	if err := i.SetNeverIntercept([]string{"ban\u212a.example"}); err == nil {
+		t.Error("a Kelvin sign in the list")
+	}
+}
+
 func TestLeafAccepts(t *testing.T) {
 	i := mustOpen(t, testOptions(t, "bank.example"))
 	label := strings.Repeat("a", 63)
@@ -148,4 +162,11 @@ func newPool(t testing.TB, i *Issuer) *x509.CertPool {
 		t.Fatal("the root is not PEM")
 	}
 	return pool
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

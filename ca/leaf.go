@@ -27,11 +27,15 @@ const maxCommonName = 64
 // intercepted by exitgate.RuleNeverIntercept. Any other error is a bug or an issuer that ended and could not be
 // renewed, but for the cause of a ctx that was done before there was anything to sign.
 func (i *Issuer) Leaf(ctx context.Context, name string) (*tls.Certificate, error) {
+	now := i.now()
+	if cert := i.leaves.get(name, i.current.Load(), now); cert != nil {
+		i.hits.Add(1) // only what passed all that follows, under this generation, is kept
+		return cert, nil
+	}
 	name, ip, err := leafName(name)
 	if err != nil {
 		return nil, err
 	}
-	now := i.now()
 	g, err := i.generation(now)
 	if err != nil {
 		return nil, err

@@ -62,6 +62,17 @@ func checkLabel(s string) error {
 	return nil
 }
 
+// lower folds the case of ASCII alone. Unicode's folding makes an ASCII name of one that is not: U+212A is a k.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
 // leafName returns the name that a leaf for name carries, and its address when it is one. The error is a refusal.
 func leafName(name string) (string, net.IP, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
@@ -71,7 +82,7 @@ func leafName(name string) (string, net.IP, error) {
 		a = a.Unmap()
 		return a.String(), a.AsSlice(), nil
 	}
-	name = strings.ToLower(name)
+	name = lower(name)
 	if err := checkName(name); err != nil {
 		return "", nil, malformed(name, err)
 	}
@@ -89,7 +100,7 @@ type domains map[string]struct{}
 func parseDomains(list []string) (domains, error) {
 	size := 0
 	for i, s := range list {
-		s = strings.ToLower(s)
+		s = lower(s)
 		_, addrErr := netip.ParseAddr(s)
 		err := checkName(s)
 		switch {
@@ -118,7 +129,7 @@ const ascii = "abcdefghijklmnopqrstuvwxyz0123456789-._*"
 func newDomains(list []string) domains {
 	d := make(domains, len(list))
 	for _, s := range list {
-		d[strings.ToLower(s)] = struct{}{}
+		d[lower(s)] = struct{}{}
 	}
 	for s := range d {
 		if _, parent, ok := strings.Cut(s, "."); ok && d.covers(parent) != "" {
