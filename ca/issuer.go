@@ -39,7 +39,7 @@ type Options struct {
 // Lifetimes say how long certificates are valid. A zero field takes its default.
 type Lifetimes struct {
 	Root     time.Duration // from when it is made; default ten years
-	Issuer   time.Duration // default 30 days, never past the root's end; renewed when a third is left
+	Issuer   time.Duration // default 30 days, never past the root's end; renewed with the first leaf that is signed when a third is left
 	Leaf     time.Duration // default 20 h, never past the issuer's end; replaced when half is left
 	Backdate time.Duration // of each certificate, for hosts whose clock is behind; default 1 h
 }

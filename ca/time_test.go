@@ -117,15 +117,15 @@ func TestRenewalFails(t *testing.T) {
 	put(t, o, issuerFile, []byte("damaged"))
 	clk.forward(21 * day)
 	log.Reset()
-	for range 3 {
-		mustLeaf(t, i, "www.example.com")
+	for _, name := range []string{"a.example", "b.example", "c.example"} {
+		mustLeaf(t, i, name)
 	}
 	if i.current.Load() != before || strings.Count(log.String(), "could not be renewed") != 1 {
 		t.Errorf("want the old issuer and one line:\n%s", &log)
 	}
 	put(t, o, issuerFile, good)
 	clk.forward(retryRenewal)
-	mustLeaf(t, i, "www.example.com")
+	mustLeaf(t, i, "d.example")
 	if i.current.Load() == before {
 		t.Error("not renewed once it could be")
 	}
