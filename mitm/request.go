@@ -263,30 +263,24 @@ func (p *Proxy) upgrade(a *answer, res *http.Response) error {
 	return p.copyUpgraded(a, conn, rw.Reader, up)
 }
 
-// copyUpgraded moves both directions of an upgraded connection, each within the limit of its body.
+// copyUpgraded moves both directions of an upgraded connection until one ends. The meters of the pipeline stand
+// in up: they count, and hold each direction to its limit.
 func (p *Proxy) copyUpgraded(a *answer, conn net.Conn, buffered io.Reader, up io.ReadWriteCloser) error {
-	x := a.x
-	qOut, qIn := &quota{bound: x.flow.Verdict.Limits.RequestBody}, &quota{bound: x.flow.Verdict.Limits.ResponseBody}
 	idle := newIdleCut(or(p.Timeouts.BodyIdle, 10*time.Minute), func() { conn.Close(); up.Close() })
 	defer idle.stop()
-	var out, in int64
+	defer context.AfterFunc(p.base, func() { conn.Close(); up.Close() })()
+	var errOut, errIn error
 	var outgoing sync.WaitGroup
-	outgoing.Go(func() { out, _ = copyPlain(up, touching{buffered, idle}, qOut); up.Close() })
-	in, _ = copyPlain(conn, touching{up, idle}, qIn)
+	outgoing.Go(func() {
+		_, errOut = copyPlain(up, touching{buffered, idle}, &quota{})
+		up.Close()
+	})
+	_, errIn = copyPlain(conn, touching{up, idle}, &quota{})
 	conn.Close()
 	outgoing.Wait()
-	x.OnSettle(func(f *exitgate.Flow) {
-		f.Sent.Body, f.Received.Body = out, in
-		f.RequestBody, f.ResponseBody = exitgate.BodyComplete, exitgate.BodyComplete
-		if qOut.over.Load() {
-			f.RequestBody = exitgate.BodyOverLimit
-		}
-		if qIn.over.Load() {
-			f.ResponseBody = exitgate.BodyOverLimit
-		}
-	})
-	if qOut.over.Load() || qIn.over.Load() {
-		return exitgate.NewRefusal(413, exitgate.RuleLimit, "the upgraded connection to %s is over its limit of bytes", x.flow.Question.Dest)
+	var r *exitgate.Refusal
+	if errors.As(errOut, &r) || errors.As(errIn, &r) {
+		return r
 	}
 	return nil
 }
