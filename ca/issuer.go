@@ -51,7 +51,7 @@ const (
 	maxLeaf     = day // with its backdating: no host keeps trusting a leaf of yesterday
 )
 
-// maxLeaves bounds the leaves that are kept, at about 6 KiB each.
+// maxLeaves bounds the leaves that are kept, at about 4 KiB each (BenchmarkLeafKept).
 const maxLeaves = 10_000
 
 // An Issuer makes leaves under the interception root of one folder. It is safe for concurrent use, starts no
