@@ -1,0 +1,232 @@
+package storage
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/exitgate/exitgate"
+)
+
+// A ColumnKind says what a column holds.
+type ColumnKind uint8
+
+// The kinds of column.
+const (
+	TextColumn ColumnKind = iota // string, never null; "" when there is none
+	IntColumn                    // int64, never null; 0 when there is none
+	BoolColumn
+	TimeColumn // time.Time in UTC, microseconds; the zero time is null
+	AddrColumn // netip.Addr without its zone; the zero Addr is null
+)
+
+// A Column is one column to search flows by. Text gives the value of a TextColumn, Int that of an IntColumn, and
+// so on; the others are nil.
+type Column struct {
+	Name string
+	Kind ColumnKind
+	Text func(*exitgate.Flow) string // already printable and cut, see [Printable]
+	Int  func(*exitgate.Flow) int64
+	Bool func(*exitgate.Flow) bool
+	Time func(*exitgate.Flow) time.Time
+	Addr func(*exitgate.Flow) netip.Addr
+}
+
+// How many bytes of a text a column holds. The first is bounded by what a b-tree page of Postgres takes (2,704
+// bytes); the second by what is reasonable to scan; the record has it all.
+const (
+	maxShort   = 512
+	maxURL     = 8 << 10
+	maxHeaders = 64 << 10
+)
+
+// Columns returns the columns to search by, in the order in which the databases have them. The names are those of
+// the JSON fields, joined where a bare name would not say whose it is.
+func Columns() []Column {
+	q := func(f func(*exitgate.Request) string) func(*exitgate.Flow) string {
+		return func(flow *exitgate.Flow) string {
+			if flow.Question.HTTP == nil {
+				return ""
+			}
+			return f(flow.Question.HTTP)
+		}
+	}
+	fault := func(f func(*exitgate.Fault) string) func(*exitgate.Flow) string {
+		return func(flow *exitgate.Flow) string {
+			if flow.Fault == nil {
+				return ""
+			}
+			return f(flow.Fault)
+		}
+	}
+	return []Column{
+		text("id", func(f *exitgate.Flow) string { return f.ID.String() }),
+		text("conn", func(f *exitgate.Flow) string { return f.Conn.String() }),
+		text("gateway", func(f *exitgate.Flow) string { return f.Gateway }),
+		text("kind", func(f *exitgate.Flow) string { return string(f.Kind) }),
+		{Name: "begin", Kind: TimeColumn, Time: func(f *exitgate.Flow) time.Time { return micro(f.Begin) }},
+		{Name: "end", Kind: TimeColumn, Time: func(f *exitgate.Flow) time.Time { return micro(f.End) }},
+		text("outcome", func(f *exitgate.Flow) string { return string(f.Outcome()) }),
+		integer("resolve_us", func(f *exitgate.Flow) int64 { return f.Phases.Resolve.Microseconds() }),
+		integer("connect_us", func(f *exitgate.Flow) int64 { return f.Phases.Connect.Microseconds() }),
+		integer("tls_us", func(f *exitgate.Flow) int64 { return f.Phases.TLS.Microseconds() }),
+		integer("wait_us", func(f *exitgate.Flow) int64 { return f.Phases.Wait.Microseconds() }),
+
+		text("stage", func(f *exitgate.Flow) string { return string(f.Question.Stage) }),
+		text("way", func(f *exitgate.Flow) string { return string(f.Question.Way) }),
+		text("host", func(f *exitgate.Flow) string { return f.Question.Host.Name }),
+		text("class", func(f *exitgate.Flow) string { return string(f.Question.Host.Class) }),
+		text("identified_by", func(f *exitgate.Flow) string { return f.Question.Host.By }),
+		address("source_addr", func(f *exitgate.Flow) netip.Addr { return f.Question.Host.Addr }),
+		text("dest_host", func(f *exitgate.Flow) string { return f.Question.Dest.Host }),
+		integer("dest_port", func(f *exitgate.Flow) int64 { return int64(f.Question.Dest.Port) }),
+		address("aim_addr", func(f *exitgate.Flow) netip.Addr { return f.Question.Dest.Aim.Addr() }),
+		integer("aim_port", func(f *exitgate.Flow) int64 { return int64(f.Question.Dest.Aim.Port()) }),
+
+		text("authority_connect", func(f *exitgate.Flow) string { return f.Authority.Connect }),
+		text("authority_sni", func(f *exitgate.Flow) string { return f.Authority.SNI }),
+		text("authority_host", func(f *exitgate.Flow) string { return f.Authority.Host }),
+		address("dialled_addr", func(f *exitgate.Flow) netip.Addr { return f.Authority.Dialled.Addr() }),
+		integer("dialled_port", func(f *exitgate.Flow) int64 { return int64(f.Authority.Dialled.Port()) }),
+		text("client_proto", func(f *exitgate.Flow) string { return f.Client.Proto }),
+		text("client_alpn", func(f *exitgate.Flow) string { return f.Client.ALPN }),
+		text("client_tls", func(f *exitgate.Flow) string { return f.Client.TLS }),
+		text("client_ja4", func(f *exitgate.Flow) string {
+			if f.Question.TLS == nil {
+				return ""
+			}
+			return f.Question.TLS.JA4
+		}),
+		text("upstream_proto", func(f *exitgate.Flow) string { return f.Upstream.Proto }),
+		text("upstream_alpn", func(f *exitgate.Flow) string { return f.Upstream.ALPN }),
+		text("upstream_tls", func(f *exitgate.Flow) string { return f.Upstream.TLS }),
+		text("upstream_cert", func(f *exitgate.Flow) string { return f.UpstreamCert }),
+
+		text("method", q(func(r *exitgate.Request) string { return r.Method })),
+		text("scheme", q(func(r *exitgate.Request) string { return r.Scheme })),
+		long("url", maxURL, q(func(r *exitgate.Request) string { return r.URL })),
+		long("path", maxURL, q(func(r *exitgate.Request) string { return r.Path })),
+		long("request_headers", maxHeaders, q(func(r *exitgate.Request) string { return headers(r.Headers) })),
+		long("response_headers", maxHeaders, func(f *exitgate.Flow) string {
+			if f.Question.Response == nil {
+				return ""
+			}
+			return headers(f.Question.Response.Headers)
+		}),
+		integer("status", func(f *exitgate.Flow) int64 { return int64(f.Status) }),
+		integer("sent_header", func(f *exitgate.Flow) int64 { return f.Sent.Header }),
+		integer("sent_body", func(f *exitgate.Flow) int64 { return f.Sent.Body }),
+		integer("received_header", func(f *exitgate.Flow) int64 { return f.Received.Header }),
+		integer("received_body", func(f *exitgate.Flow) int64 { return f.Received.Body }),
+		text("request_body", func(f *exitgate.Flow) string { return string(f.RequestBody) }),
+		text("response_body", func(f *exitgate.Flow) string { return string(f.ResponseBody) }),
+		text("request_sha256", func(f *exitgate.Flow) string { return f.RequestSHA256 }),
+
+		text("action", func(f *exitgate.Flow) string { return f.Verdict.Action.String() }),
+		text("rule", func(f *exitgate.Flow) string { return f.Verdict.Rule }),
+		long("reason", maxURL, func(f *exitgate.Flow) string { return f.Verdict.Reason }),
+		text("revision", func(f *exitgate.Flow) string { return f.Verdict.Revision }),
+		text("grant", func(f *exitgate.Flow) string { return f.Verdict.Grant }),
+		text("exemption", func(f *exitgate.Flow) string { return f.Verdict.Exemption }),
+		{Name: "audit", Kind: BoolColumn, Bool: func(f *exitgate.Flow) bool { return f.Verdict.Audit }},
+		text("fault_step", fault(func(f *exitgate.Fault) string { return f.Step })),
+		text("fault_type", fault(func(f *exitgate.Fault) string { return f.Type })),
+		long("fault_reason", maxURL, fault(func(f *exitgate.Fault) string { return f.Reason })),
+		long("findings", maxHeaders, func(f *exitgate.Flow) string {
+			if len(f.Findings) == 0 {
+				return ""
+			}
+			return string(appendFindings(nil, f.Findings))
+		}),
+	}
+}
+
+func text(name string, f func(*exitgate.Flow) string) Column { return long(name, maxShort, f) }
+
+func long(name string, limit int, f func(*exitgate.Flow) string) Column {
+	return Column{Name: name, Kind: TextColumn, Text: func(flow *exitgate.Flow) string { return Printable(f(flow), limit) }}
+}
+
+func integer(name string, f func(*exitgate.Flow) int64) Column {
+	return Column{Name: name, Kind: IntColumn, Int: f}
+}
+
+func address(name string, f func(*exitgate.Flow) netip.Addr) Column {
+	return Column{Name: name, Kind: AddrColumn, Addr: func(flow *exitgate.Flow) netip.Addr { return f(flow).WithZone("") }}
+}
+
+func headers(h map[string][]string) string {
+	if len(h) == 0 {
+		return ""
+	}
+	return string(appendHeaders(make([]byte, 0, 512), h))
+}
+
+// micro is t as a column holds it. A year that RFC 3339 cannot hold is no time at all, as in the record.
+func micro(t time.Time) time.Time {
+	t = t.UTC().Truncate(time.Microsecond)
+	if y := t.Year(); y < 0 || y > 9999 {
+		return time.Time{}
+	}
+	return t
+}
+
+// Printable returns s as a text column holds it: a control character or a byte that is not UTF-8 is written as
+// \xHH, and what is longer than limit bytes is cut and ends in "…". A backslash stays as it is: the text is to
+// be read and searched, and the record holds what is exact.
+func Printable(s string, limit int) string {
+	if len(s) <= limit && isPrintable(s) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		piece := s[i : i+n]
+		if r == utf8.RuneError && n == 1 || isControl(r) {
+			piece = escape(s[i : i+n])
+		}
+		if b.Len()+len(piece) > limit-len("…") && (b.Len()+len(piece) > limit || i+n < len(s)) {
+			b.WriteString("…")
+			break
+		}
+		b.WriteString(piece)
+		i += n
+	}
+	return b.String()
+}
+
+func isPrintable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x20 || s[i] >= 0x7f {
+			return isPrintableUnicode(s[i:])
+		}
+	}
+	return true
+}
+
+func isPrintableUnicode(s string) bool {
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 || isControl(r) {
+			return false
+		}
+		i += n
+	}
+	return true
+}
+
+func isControl(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }
+
+func escape(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		b.WriteString(`\x`)
+		if s[i] < 16 {
+			b.WriteByte('0')
+		}
+		b.WriteString(strconv.FormatUint(uint64(s[i]), 16))
+	}
+	return b.String()
+}

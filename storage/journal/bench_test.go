@@ -1,0 +1,37 @@
+package journal
+
+import (
+	"context"
+	"testing"
+
+	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage/storagetest"
+)
+
+type discard struct{}
+
+func (discard) WriteFlows(context.Context, []*exitgate.Flow) error { return nil }
+
+// BenchmarkBeginEnd is what a request pays on the data path for its record, both writes included.
+func BenchmarkBeginEnd(b *testing.B) {
+	j, err := Open(context.Background(), b.TempDir(), discard{}, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.Close(context.Background())
+	begun, ended := storagetest.Typical()
+	b.ReportAllocs()
+	for b.Loop() {
+		f := *begun
+		f.ID = exitgate.NewID(f.Begin)
+		if err := j.Begin(context.Background(), &f); err != nil {
+			b.Fatal(err)
+		}
+		e := *ended
+		e.ID = f.ID
+		if err := j.End(context.Background(), &e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(j.Stats().Bytes)/float64(b.N), "disk-B/op")
+}

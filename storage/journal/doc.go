@@ -1,0 +1,34 @@
+// Package journal stands between the engine and a store: it makes the record of a flow durable before the flow's
+// first byte leaves, without the data path ever waiting for a database.
+//
+// # What is promised
+//
+// Begin returns after the flow was written to a file, so that it survives the death of the process (kill -9, a panic, the
+// out-of-memory killer). It survives the death of the machine once it was synced: within Options.SyncEvery (100 ms), or
+// before Begin returns with Options.Sync. Every flow that Begin accepted reaches the store with exactly one end: its own,
+// or, after a death of the process, one that says Interrupted. While the store is down, hung or slow, flows
+// wait on the disk, up to Options.MaxBytes; then Begin refuses, with an error that names the cause, and so the engine
+// carries nothing that it could not account for.
+//
+// The store sees each flow once in steady state, and possibly again after a crash; [storage.FlowWriter] is idempotent.
+//
+// # What is asked
+//
+// After End returned, nothing that the flow points to (its maps, slices, request, response) is changed any more by
+// anybody: the journal keeps a shallow copy until it is stored, which is what makes draining cheap.
+//
+// # The files
+//
+// A folder (0700) belongs to one process at a time (a lock file). Segments, 0000000000000001.journal and on (0600), are
+// only ever appended to, and deleted oldest first. A segment is a row of frames, see frame.go: a Begin frame holds the
+// flow as it began; an End frame holds it as it ended, without the subject of its question (host, destination, TLS,
+// HTTP header) when that is what it was, and says where the Begin frame is. The file cursor says up to where every End
+// has been stored; it is a hint, and losing it means that some flows are stored twice over. What cannot be read is kept in
+// the folder quarantine and reported, and its neighbours are not affected.
+//
+//	Begin, End ─▶ segment files ──(only after a restart, or when the queue was full)──┐
+//	     └──────▶ queue in memory, bounded ─▶ drainer: batches, retries for ever ◀────┘─▶ store
+//	     └──────▶ tails, bounded, dropping
+//
+// A flow that stays open pins its segment; when nothing else does, its Begin frame is copied forward.
+package journal

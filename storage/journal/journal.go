@@ -1,0 +1,292 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/maphash"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
+)
+
+// ErrFull says that the journal holds Options.MaxBytes which the store has not taken.
+var ErrFull = errors.New("the journal is full")
+
+// ErrClosed says that the journal was closed.
+var ErrClosed = errors.New("the journal is closed")
+
+// A Journal records flows. It satisfies the engine's Recorder. Make one with [Open].
+type Journal struct {
+	dir   string
+	store storage.FlowWriter
+	o     Options
+	lock  *os.File
+	seed  maphash.Seed
+	pool  sync.Pool // of *[]byte
+
+	mu      sync.Mutex // guards what follows, and is held during write(2): frames are in the order of the calls
+	segs    []*segment
+	open    map[exitgate.ID]begun
+	bytes   int64 // of all segments
+	written int64 // bytes ever appended
+	synced  int64 // of written, how many are surely on the disk
+	unsync  int64 // of written, up to where a sync failed
+	syncing sync.Cond
+	queue   []item
+	late    []item        // ended flows that could not be written to a segment
+	behind  bool          // the queue was full: what follows it is to be read from the segments
+	cursor  place         // every End before it is stored
+	drained chan struct{} // closed, and made anew, when the store took a batch
+	closed  bool          // no Begin any more
+	gone    bool          // no End either: the files are closed
+	stats   Stats
+
+	tails   tails
+	wake    chan struct{} // to the drainer: something is queued
+	full    chan struct{} // to the drainer: a batch is full
+	tick    chan struct{} // to the syncer: somebody waits
+	stop    context.CancelFunc
+	workers sync.WaitGroup
+	done    chan struct{} // closed when the workers have returned
+}
+
+// begun is what is remembered of an open flow.
+type begun struct {
+	seg   *segment
+	off   int64
+	hash  uint64 // of the subject of its question
+	since time.Time
+	shown bool // it was stored as open
+}
+
+// An item is an ended flow on its way to the store.
+type item struct {
+	flow  *exitgate.Flow
+	begin *segment // that holds its Begin frame, or nil
+	next  place    // after its End frame; zero: it has none
+}
+
+// Begin writes f and returns when it would survive the death of the process. An error means that f is not recorded.
+func (j *Journal) Begin(ctx context.Context, f *exitgate.Flow) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("begin the record of flow %s: %w", f.ID, err)
+	}
+	buf := j.pool.Get().(*[]byte)
+	defer j.release(buf)
+	b, subject := appendPayload((*buf)[:headerLen], f)
+	*buf = b
+	if len(b) > headerLen+maxPayload {
+		return fmt.Errorf("begin the record of flow %s: it has %d bytes, more than %d", f.ID, len(b), maxPayload)
+	}
+	hash := maphash.Bytes(j.seed, b[subject:])
+	seal(b, kindBegin, f.ID, place{}, crc32.Checksum(b[headerLen:], castagnoli()))
+
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.begin(b, f.ID, hash); err != nil {
+		j.stats.Refused++
+		return fmt.Errorf("begin the record of flow %s: %w", f.ID, err)
+	}
+	return nil
+}
+
+// begin appends a Begin frame. Called with mu held.
+func (j *Journal) begin(b []byte, id exitgate.ID, hash uint64) error {
+	if j.closed {
+		return ErrClosed
+	}
+	if j.bytes+int64(len(b)) > j.o.MaxBytes {
+		return j.errFull()
+	}
+	seg, off, err := j.append(b)
+	if err != nil {
+		return err
+	}
+	j.opened(id, begun{seg: seg, off: off, hash: hash, since: time.Now()})
+	if j.o.Sync {
+		if err := j.awaitSync(j.written); err != nil {
+			j.forget(id)
+			return err
+		}
+	}
+	return nil
+}
+
+// opened remembers an open flow. Called with mu held.
+func (j *Journal) opened(id exitgate.ID, b begun) {
+	j.forget(id)
+	b.seg.open++
+	j.open[id] = b
+}
+
+// forget is the opposite of opened. Called with mu held.
+func (j *Journal) forget(id exitgate.ID) (begun, bool) {
+	b, ok := j.open[id]
+	if ok {
+		b.seg.open--
+		delete(j.open, id)
+	}
+	return b, ok
+}
+
+func (j *Journal) errFull() error {
+	why := "the store has not taken them yet"
+	if j.stats.LastError != "" {
+		why = "the store fails since " + j.stats.FailingSince.Format(time.RFC3339) + ": " + j.stats.LastError
+	}
+	return fmt.Errorf("%w: %s holds %d bytes of at most %d, with %d flows that wait for the store; %s",
+		ErrFull, j.dir, j.bytes, j.o.MaxBytes, j.stats.Waiting, why)
+}
+
+// appendPayload appends the three parts of a flow, and returns where the third begins.
+func appendPayload(b []byte, f *exitgate.Flow) ([]byte, int) {
+	b = storage.AppendRecord(b, f)
+	b = storage.AppendAsked(b, &f.Question)
+	subject := len(b)
+	return storage.AppendSubject(b, &f.Question), subject
+}
+
+// End writes the end of f, and hands f on to the store and to tails. When the disk fails f is kept in memory for the
+// store, which is logged and counted; an error means that this too failed, and that only the begin of f is recorded.
+func (j *Journal) End(_ context.Context, f *exitgate.Flow) error {
+	buf := j.pool.Get().(*[]byte)
+	defer j.release(buf)
+	b, subject := appendPayload((*buf)[:headerLen], f)
+	*buf = b
+	hash := maphash.Bytes(j.seed, b[subject:])
+	crc := crc32.Checksum(b[headerLen:subject], castagnoli())
+	fullCRC := crc32.Update(crc, castagnoli(), b[subject:])
+	kept := *f
+
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.gone {
+		return fmt.Errorf("end the record of flow %s: %w", f.ID, ErrClosed)
+	}
+	start, known := j.forget(f.ID)
+	it := item{flow: &kept}
+	var begin place
+	if known {
+		begin = place{start.seg.n, start.off}
+		start.seg.kept++
+		it.begin = start.seg
+	}
+	if known && start.hash == hash {
+		b = b[:subject]
+		seal(b, kindEnd, f.ID, begin, crc)
+	} else {
+		seal(b, kindEndFull, f.ID, begin, fullCRC)
+	}
+	seg, off, err := j.append(b)
+	if err == nil {
+		it.next = place{seg.n, off + int64(len(b))}
+	}
+	j.tails.publish(it.flow)
+	return j.enqueue(it, err)
+}
+
+// maxLate bounds the ended flows that are kept in memory while the disk fails: some 40 MB.
+const maxLate = 10_000
+
+// enqueue hands it to the drainer; err says why it could not be written, if so. Called with mu held.
+func (j *Journal) enqueue(it item, err error) error {
+	if err != nil {
+		j.stats.DiskErrors++
+		if len(j.late) >= maxLate {
+			j.stats.LostEnds++
+			if it.begin != nil {
+				it.begin.kept--
+			}
+			return fmt.Errorf("end the record of flow %s: %w, and %d flows are kept in memory already", it.flow.ID, err, maxLate)
+		}
+		if len(j.late) == 0 {
+			j.o.Log.Error("journal: the disk fails; ended flows are kept in memory until the store has them", "err", err)
+		}
+		j.late = append(j.late, it)
+	} else if !j.behind {
+		if j.behind = len(j.queue) >= j.o.Queue; !j.behind {
+			j.queue = append(j.queue, it)
+		}
+	}
+	j.stats.Waiting++
+	signal(j.wake)
+	if len(j.queue) >= j.o.Batch {
+		signal(j.full)
+	}
+	return nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// maxPooled keeps one huge header from holding its memory for ever.
+const maxPooled = 256 << 10
+
+func (j *Journal) release(buf *[]byte) {
+	if cap(*buf) <= maxPooled {
+		j.pool.Put(buf)
+	}
+}
+
+// Close refuses new flows, waits until the store has taken those that ended, or ctx is done, and closes the files.
+// What the store has not taken stays on the disk for the next Open; so does what was begun and never ended.
+func (j *Journal) Close(ctx context.Context) error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return ErrClosed
+	}
+	j.closed = true
+	j.mu.Unlock()
+	signal(j.wake)
+	signal(j.full)
+	err := j.awaitDrained(ctx)
+	j.stop()
+	select {
+	case <-j.done:
+	case <-ctx.Done(): // a store that does not heed its context: its goroutine is left to it
+		return err
+	}
+	j.tails.close()
+	return errors.Join(err, j.closeFiles())
+}
+
+func (j *Journal) awaitDrained(ctx context.Context) error {
+	for {
+		j.mu.Lock()
+		waiting, drained := j.stats.Waiting, j.drained
+		j.mu.Unlock()
+		if waiting == 0 {
+			return nil
+		}
+		select {
+		case <-drained:
+		case <-ctx.Done():
+			return fmt.Errorf("close the journal %s: %d flows are left on the disk for the next start: %w", j.dir, waiting, ctx.Err())
+		}
+	}
+}
+
+func (j *Journal) closeFiles() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.gone = true
+	var errs []error
+	for _, s := range j.segs {
+		if s.dirty {
+			errs = append(errs, s.f.Sync())
+		}
+		errs = append(errs, s.f.Close())
+	}
+	errs = append(errs, j.lock.Close())
+	return errors.Join(errs...)
+}

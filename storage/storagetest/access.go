@@ -1,0 +1,153 @@
+package storagetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
+)
+
+func change() storage.Change {
+	return storage.Change{At: Start(), Who: "ada", Reason: "ticket 7: the build needs it"}
+}
+
+func fullGrant(id string) exitgate.Grant {
+	return exitgate.Grant{
+		ID: id, Class: "build", To: "*.example.com", Scheme: "any", Ports: []uint16{443, 8443}, Methods: []string{"GET", "POST"},
+		Paths: []string{"/a/*", "/b$"}, Headers: map[string]string{"x-team": "a*"}, MaxRequest: 1 << 20, MaxResponse: 1 << 30,
+		EncodedSlash: true, Audit: true, Reason: "poison \x00 and 'quotes' and \u2028", By: "ada", At: Start(), Until: Start().AddDate(0, 3, 0),
+		Source: storage.SourceStore,
+	}
+}
+
+func grants(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	if all, err := s.Grants(ctx); err != nil || len(all) != 0 {
+		t.Fatalf("an empty store has grants %v, %v", all, err)
+	}
+	b, a := fullGrant("b"), fullGrant("a")
+	for _, g := range []exitgate.Grant{b, a} {
+		if err := s.PutGrant(ctx, g, change()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.Methods = nil
+	if err := s.PutGrant(ctx, b, change()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Grants(ctx)
+	if want := []exitgate.Grant{a, b}; err != nil || !reflect.DeepEqual(all, want) {
+		t.Errorf("grants:\n got %+v, %v\nwant %+v", all, err, want)
+	}
+	if err := s.RemoveGrant(ctx, "b", change()); err != nil {
+		t.Error(err)
+	}
+	if err := s.RemoveGrant(ctx, "b", change()); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("removed a second time: %v, want ErrNotFound", err)
+	}
+	b.Source = ""
+	value, _ := json.Marshal(b)
+	wantTrail(t, s, []storage.Entry{
+		{At: micro(Start()), Who: "ada", Action: storage.GrantRemove, Object: "b", Reason: change().Reason, Value: value},
+		{At: micro(Start()), Who: "ada", Action: storage.GrantPut, Object: "b", Reason: change().Reason, Value: value},
+	}, 4)
+}
+
+func micro(t time.Time) time.Time { return t.Truncate(time.Microsecond) }
+
+// wantTrail fails t when the newest entries are not want, or when there are not total entries in all.
+func wantTrail(t *testing.T, s storage.Store, want []storage.Entry, total int) {
+	t.Helper()
+	got, err := s.Audit(t.Context(), 0, 0)
+	if err != nil || len(got) != total {
+		t.Fatalf("%d audit entries, %v, want %d", len(got), err, total)
+	}
+	for i, w := range want {
+		w.Seq = got[i].Seq
+		if !reflect.DeepEqual(got[i], w) {
+			t.Errorf("audit entry %d:\n got %+v\nwant %+v", i, got[i], w)
+		}
+	}
+}
+
+func exemptions(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	e := exitgate.Exemption{ID: "pinned", Class: "phone", To: "push.example.org", Ports: []uint16{443, 5223}, Raw: true, MaxBytes: 1 << 30,
+		Reason: "pins its certificate", By: "ada", At: Start(), Until: Start().AddDate(0, 1, 0), Source: storage.SourceStore}
+	if err := s.PutExemption(ctx, e, change()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Exemptions(ctx)
+	if err != nil || len(all) != 1 || !reflect.DeepEqual(all[0], e) {
+		t.Errorf("exemptions:\n got %+v, %v\nwant %+v", all, err, e)
+	}
+	if err := s.RemoveExemption(ctx, "pinned", change()); err != nil {
+		t.Error(err)
+	}
+	if all, err := s.Exemptions(ctx); err != nil || len(all) != 0 {
+		t.Errorf("after it was removed: %v, %v", all, err)
+	}
+	if err := s.RemoveExemption(ctx, "pinned", change()); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("removed a second time: %v, want ErrNotFound", err)
+	}
+	e.Source = ""
+	value, _ := json.Marshal(e)
+	wantTrail(t, s, []storage.Entry{
+		{At: micro(Start()), Who: "ada", Action: storage.ExemptionRemove, Object: "pinned", Reason: change().Reason, Value: value},
+	}, 2)
+}
+
+func auditPages(t *testing.T, s storage.Store) {
+	for i := range 7 {
+		if err := s.PutGrant(t.Context(), fullGrant(fmt.Sprint("g", i)), change()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var objects []string
+	var before int64
+	for {
+		page, err := s.Audit(t.Context(), before, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page {
+			objects = append(objects, e.Object)
+			before = e.Seq
+		}
+		if len(page) < 3 {
+			break
+		}
+	}
+	if want := []string{"g6", "g5", "g4", "g3", "g2", "g1", "g0"}; !reflect.DeepEqual(objects, want) {
+		t.Errorf("objects %v, want %v", objects, want)
+	}
+}
+
+func changeSaysWhoAndWhy(t *testing.T, s storage.Store) {
+	for _, c := range []struct {
+		id string
+		c  storage.Change
+	}{
+		{"g", storage.Change{Reason: "why"}},
+		{"g", storage.Change{Who: "who"}},
+		{"", change()},
+		{"g\x00", change()},
+	} {
+		if err := s.PutGrant(t.Context(), fullGrant(c.id), c.c); err == nil {
+			t.Errorf("id %q, change %+v: was taken", c.id, c.c)
+		}
+	}
+	poisoned := change()
+	poisoned.Reason = "a\x00b\xff"
+	if err := s.PutGrant(t.Context(), fullGrant("g"), poisoned); err != nil {
+		t.Errorf("a reason that is not printable: %v", err)
+	}
+	if got, err := s.Audit(t.Context(), 0, 0); err != nil || len(got) != 1 || got[0].Reason != `a\x00b\xff` {
+		t.Errorf("audit: %+v, %v", got, err)
+	}
+}
