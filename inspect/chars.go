@@ -61,6 +61,16 @@ func lower(c byte) byte {
 	return c
 }
 
+// firstBad is firstNot for the hot loops over bytes.
+func firstBad(b []byte, c class) int {
+	for i, x := range b {
+		if classes[x]&c == 0 {
+			return i
+		}
+	}
+	return -1
+}
+
 // fold reports whether s is want in any case; want is in lower-case ASCII.
 func fold[T bytesOrString](s T, want string) bool {
 	if len(s) != len(want) {

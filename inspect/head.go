@@ -24,7 +24,7 @@ func (h *head) reset() { *h = head{auth: h.auth[:0], length: -1} }
 // requestLine reads method SP request-target SP HTTP-version (RFC 9112, section 3).
 func (s *Screen) requestLine(line []byte) *exitgate.Refusal {
 	s.head.reset()
-	sp := firstNot(line, isToken)
+	sp := firstBad(line, isToken)
 	if sp <= 0 || line[sp] != ' ' {
 		if len(line) == 0 {
 			return s.refuse(400, "there is an empty line where a request line belongs")
@@ -44,7 +44,7 @@ func (s *Screen) requestLine(line []byte) *exitgate.Refusal {
 	default:
 		return s.refuse(400, "the request line does not end in HTTP/1.1 or HTTP/1.0")
 	}
-	if i := firstNot(target, isTarget); i >= 0 {
+	if i := firstBad(target, isTarget); i >= 0 {
 		return s.refuse(400, "the request target holds byte %#02x, which must be percent-encoded", target[i])
 	}
 	return s.target(string(method) == "CONNECT", string(method) == "OPTIONS", target)
@@ -100,21 +100,21 @@ func (s *Screen) encoding(t []byte) *exitgate.Refusal {
 
 // split takes a field line apart: name, colon, value between optional blanks (RFC 9112, section 5).
 func (s *Screen) split(line []byte) (name, value []byte, r *exitgate.Refusal) {
-	i := firstNot(line, isToken)
+	i := firstBad(line, isToken)
 	switch {
 	case i == 0 && (line[0] == ' ' || line[0] == '\t'):
 		return nil, nil, s.refuse(400, "a field goes on in the next line (obsolete folding)")
 	case i == 0:
 		return nil, nil, s.refuse(400, "a field's name is empty or starts with byte %#02x", line[0])
 	case i < 0:
-		return nil, nil, s.refuse(400, "field %.64q has no colon", line)
+		return nil, nil, s.refuse(400, "a field has no colon")
 	case line[i] == ' ' || line[i] == '\t':
 		return nil, nil, s.refuse(400, "there is a blank between the name of field %.64q and its colon", line[:i])
 	case line[i] != ':':
 		return nil, nil, s.refuse(400, "the name of field %.64q holds byte %#02x", line[:i], line[i])
 	}
 	name, value = line[:i], trimBlanks(line[i+1:])
-	if j := firstNot(value, isValue); j >= 0 {
+	if j := firstBad(value, isValue); j >= 0 {
 		return nil, nil, s.refuse(400, "the value of field %.64q holds byte %#02x", name, value[j])
 	}
 	return name, value, nil
@@ -249,7 +249,7 @@ func (s *Screen) connectionField(v []byte) *exitgate.Refusal {
 	eachToken(v, func(tok []byte) bool {
 		switch {
 		case len(tok) == 0:
-		case firstNot(tok, isToken) >= 0:
+		case firstBad(tok, isToken) >= 0:
 			r = s.refuse(400, "the Connection field holds %.64q, which is no field name", tok)
 		case notNominable(tok):
 			r = s.refuse(400, "the Connection field names %s, which concerns more than the connection", tok)
@@ -307,7 +307,7 @@ func (s *Screen) trailerNames(v []byte) *exitgate.Refusal {
 	eachToken(v, func(tok []byte) bool {
 		switch {
 		case len(tok) == 0:
-		case firstNot(tok, isToken) >= 0:
+		case firstBad(tok, isToken) >= 0:
 			r = s.refuse(400, "the Trailer field holds %.64q, which is no field name", tok)
 		case notTrailer(tok):
 			r = s.refuse(400, "the Trailer field announces %s, which is no trailer", tok)

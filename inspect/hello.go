@@ -221,14 +221,12 @@ func (h *hello) facts() (*exitgate.TLS, error) {
 	return t, nil
 }
 
-// protocolName writes an ALPN name as RFC 7639, section 2.2, does: bytes that are no token are percent-encoded.
+// protocolName writes an ALPN name with percent and all that is not visible ASCII percent-encoded, so that every name is text and
+// two names are never one.
 func protocolName(p []byte) string {
-	if firstNot(p, isToken) < 0 && !slices.Contains(p, '%') {
-		return string(p)
-	}
 	var b strings.Builder
 	for _, c := range p {
-		if classes[c]&isToken != 0 && c != '%' {
+		if c > ' ' && c < 0x7f && c != '%' {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "%%%02X", c)

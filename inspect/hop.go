@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/exitgate/exitgate"
 	"github.com/google/martian/v3"
 	"github.com/google/martian/v3/header"
 )
@@ -77,7 +78,7 @@ func (m *ResponseHopByHop) ModifyResponse(res *http.Response) error {
 	delete(res.Header, "Http2-Settings")
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		if q.Upgrade != "websocket" {
-			return malformedResponse("it changes to a protocol that was not asked for")
+			return &exitgate.Fault{Step: "wait", Type: "http_upgrade_failed", Reason: "the upstream changed to a protocol that was not asked for"}
 		}
 		res.Header["Connection"], res.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	}

@@ -52,7 +52,7 @@ func (m *RequestMeter) ModifyRequest(req *http.Request) error {
 }
 
 // A ResponseMeter counts the response's body on its way to the host and holds it to the verdict's limit, as
-// [RequestMeter] does for requests. Of an upgraded connection it counts both directions, and holds each to its limit.
+// [RequestMeter] does for requests. An upgraded connection is counted by the engine; the meter tells it the limits.
 type ResponseMeter struct {
 	Default        int64 // bytes, where the verdict has no limit for the response; 0: none
 	DefaultRequest int64 // the same for what an upgraded connection sends
@@ -67,8 +67,9 @@ func (m *ResponseMeter) ModifyResponse(res *http.Response) error {
 	f := x.Flow
 	f.Received.Header = responseHeaderSize(res)
 	limit := orDefault(f.Verdict.Limits.ResponseBody, m.Default)
-	if rw, ok := res.Body.(io.ReadWriteCloser); ok && res.StatusCode == http.StatusSwitchingProtocols {
-		m.upgrade(x, res, rw, limit)
+	if res.StatusCode == http.StatusSwitchingProtocols { // its body is a connection, and must stay one
+		l := &f.Verdict.Limits
+		l.RequestBody, l.ResponseBody = orDefault(l.RequestBody, m.DefaultRequest), limit
 		return nil
 	}
 	if res.Body == nil || res.Body == http.NoBody || !hasBody(res) {
@@ -87,21 +88,6 @@ func (m *ResponseMeter) ModifyResponse(res *http.Response) error {
 		}
 	})
 	return nil
-}
-
-func (m *ResponseMeter) upgrade(x *exitgate.Exchange, res *http.Response, rw io.ReadWriteCloser, limit int64) {
-	u := &upgraded{
-		meter: meter{body: rw, what: "upgraded response", limit: limit, declared: -1},
-		to:    rw,
-		sent:  meter{what: "upgraded request", limit: orDefault(x.Flow.Verdict.Limits.RequestBody, m.DefaultRequest), declared: -1},
-	}
-	res.Body = u
-	x.OnSettle(func(f *exitgate.Flow) {
-		f.Received.Body, f.ResponseBody = u.settle()
-		var sent int64
-		sent, f.RequestBody = u.sent.settle()
-		f.Sent.Body += sent
-	})
 }
 
 func orDefault(limit, def int64) int64 {
@@ -200,27 +186,4 @@ func (m *meter) settle() (n int64, state exitgate.BodyState) {
 		return m.n, exitgate.BodyComplete
 	}
 	return m.n, exitgate.BodyCut
-}
-
-// upgraded meters both directions of a connection that changed its protocol.
-type upgraded struct {
-	meter
-	to   io.Writer
-	sent meter
-}
-
-// Write implements io.Writer towards the upstream.
-func (u *upgraded) Write(p []byte) (int, error) {
-	if err := u.sent.ended(); err != nil {
-		return 0, err
-	}
-	n, refused := u.sent.count(p, nil)
-	if n == 0 && refused != nil {
-		return 0, refused
-	}
-	n, err := u.to.Write(p[:n])
-	if err == nil {
-		err = refused
-	}
-	return n, err
 }

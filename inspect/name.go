@@ -50,8 +50,19 @@ func splitAuthority[T bytesOrString](s T) (host T, port uint16, err error) {
 	if s[end] != ':' {
 		return zero, 0, errAuthBrackets
 	}
-	port, err = parsePort(s[end+1:])
+	if port, err = parsePort(s[end+1:]); err != nil && contains(s[end:], '@') {
+		err = errAuthUser
+	}
 	return host, port, err
+}
+
+func contains[T bytesOrString](s T, c byte) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] == c {
+			return true
+		}
+	}
+	return false
 }
 
 func validIPv6[T bytesOrString](s T) bool {

@@ -41,8 +41,3 @@ func validValues(values []string) []string {
 	}
 	return out
 }
-
-// malformedResponse is the fault of an upstream that does not keep to HTTP.
-func malformedResponse(reason string) error {
-	return &exitgate.Fault{Step: "wait", Type: "http_protocol_error", Reason: "the upstream's answer cannot be carried: " + reason}
-}

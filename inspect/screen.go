@@ -228,7 +228,7 @@ func (s *Screen) endData() {
 // chunkLine reads chunk-size [ chunk-ext ] (RFC 9112, section 7.1). The size is 1 to 15 hexadecimal digits at the
 // start of the line; extensions are bounded by the line and never understood.
 func (s *Screen) chunkLine(line []byte) *exitgate.Refusal {
-	n := firstNot(line, isHex)
+	n := firstBad(line, isHex)
 	if n < 0 {
 		n = len(line)
 	}
@@ -238,7 +238,7 @@ func (s *Screen) chunkLine(line []byte) *exitgate.Refusal {
 	if n < len(line) && line[n] != ';' {
 		return s.refuse(400, "byte %#02x follows the size of a chunk", line[n])
 	}
-	if i := firstNot(line[n:], isValue); i >= 0 {
+	if i := firstBad(line[n:], isValue); i >= 0 {
 		return s.refuse(400, "an extension of a chunk holds byte %#02x", line[n+i])
 	}
 	s.left = 0
