@@ -67,9 +67,10 @@ type Entry struct {
 type Admin struct {
 	Grants     Ledger[exitgate.Grant]
 	Exemptions Ledger[exitgate.Exemption]
-	// CheckGrant and CheckExemption say what is wrong with an entry before it is written.
-	CheckGrant     func(exitgate.Grant) error
-	CheckExemption func(exitgate.Exemption) error
+	// CheckGrant and CheckExemption bring an entry that is made now into its one form, or say what is wrong with
+	// it.
+	CheckGrant     func(g *exitgate.Grant, now time.Time) error
+	CheckExemption func(x *exitgate.Exemption, now time.Time) error
 	// Apply loads what the ledgers hold into the policy. After an error the policy is as before.
 	Apply func(context.Context) error
 

@@ -18,22 +18,22 @@ type book[T any] struct {
 	a      *Admin
 	noun   string // grant, exemption
 	ledger Ledger[T]
-	check  func(T) error
+	check  func(entry *T, now time.Time) error
 	id     func(T) string
 	// made completes an entry with what the gateway, not the client, says of it, and returns why it is made.
-	made func(entry *T, who string, at time.Time) (reason string, err error)
+	made func(entry *T, who string, at time.Time) (reason string)
 }
 
 func (a *Admin) grantBook() book[exitgate.Grant] {
 	return book[exitgate.Grant]{
 		a: a, noun: "grant", ledger: a.Grants, check: a.CheckGrant,
 		id: func(g exitgate.Grant) string { return g.ID },
-		made: func(g *exitgate.Grant, who string, at time.Time) (string, error) {
+		made: func(g *exitgate.Grant, who string, at time.Time) string {
 			if g.ID == "" {
 				g.ID = newName("g")
 			}
 			g.By, g.At, g.Source = who, at, "store"
-			return g.Reason, untilIn(g.Until, at)
+			return g.Reason
 		},
 	}
 }
@@ -42,25 +42,18 @@ func (a *Admin) exemptionBook() book[exitgate.Exemption] {
 	return book[exitgate.Exemption]{
 		a: a, noun: "exemption", ledger: a.Exemptions, check: a.CheckExemption,
 		id: func(x exitgate.Exemption) string { return x.ID },
-		made: func(x *exitgate.Exemption, who string, at time.Time) (string, error) {
+		made: func(x *exitgate.Exemption, who string, at time.Time) string {
 			if x.ID == "" {
 				x.ID = newName("x")
 			}
 			x.By, x.At, x.Source = who, at, "store"
-			return x.Reason, untilIn(x.Until, at)
+			return x.Reason
 		},
 	}
 }
 
 // newName returns a name that is short enough to be typed and that no entry has: 40 random bits after the prefix.
 func newName(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()[:8]) }
-
-func untilIn(until, now time.Time) error {
-	if !until.IsZero() && !until.After(now) {
-		return fmt.Errorf("it would end at %s, which has passed", until.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
 
 func (b book[T]) list(w http.ResponseWriter, r *http.Request) error {
 	list, err := b.ledger.List(r.Context())
@@ -83,10 +76,8 @@ func (b book[T]) add(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &entry); err != nil {
 		return err
 	}
-	if c.Reason, err = b.made(&entry, c.Who, c.At); err == nil {
-		err = cmp.Or(needReason(c.Reason), b.check(entry))
-	}
-	if err != nil {
+	c.Reason = b.made(&entry, c.Who, c.At)
+	if err := cmp.Or(needReason(c.Reason), b.check(&entry, c.At)); err != nil {
 		return Invalid(fmt.Errorf("add the %s: %w", b.noun, err))
 	}
 	b.a.change.Lock()
