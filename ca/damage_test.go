@@ -371,6 +371,9 @@ func TestOpenTogether(t *testing.T) {
 
 func TestOptionsRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
+	if _, err := parseDomains([]string{"192.0.2.7"}); err == nil || !strings.Contains(err.Error(), "an address") {
+		t.Errorf("an address is refused, but not for being one: %v", err)
+	}
 	for name, o := range map[string]Options{
 		"no folder":       {},
 		"long gateway":    {Dir: dir, Gateway: strings.Repeat("g", 65)},

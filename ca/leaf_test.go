@@ -67,6 +67,24 @@ func TestShape(t *testing.T) {
 	}
 }
 
+// TestLongName: a name that a common name cannot hold leaves the subject empty, and then the alternative name is
+// critical (RFC 5280, section 4.1.2.6).
+func TestLongName(t *testing.T) {
+	i := mustOpen(t, testOptions(t))
+	for _, n := range []int{64, 65} {
+		name := strings.Repeat("a.", n/2-2) + strings.Repeat("b", n%2) + "test"
+		leaf := mustLeaf(t, i, name)
+		if (leaf.Subject.CommonName == name) != (n == 64) || (len(leaf.Subject.Names) == 0) != (n == 65) {
+			t.Errorf("%d characters: subject %q", len(name), leaf.Subject)
+		}
+		for _, e := range leaf.Extensions {
+			if e.Id.String() == "2.5.29.17" && e.Critical != (n == 65) {
+				t.Errorf("%d characters: alternative name critical is %v", len(name), e.Critical)
+			}
+		}
+	}
+}
+
 func TestFingerprint(t *testing.T) {
 	i := mustOpen(t, testOptions(t))
 	out, err := exec.Command(need(t, "openssl", "openssl"), "x509", "-in", i.RootFile(), "-noout", "-fingerprint", "-sha256").Output()
@@ -242,6 +260,7 @@ func TestCacheIsBounded(t *testing.T) {
 
 func TestAddressIsOne(t *testing.T) {
 	i := mustOpen(t, testOptions(t))
+	mustLeaf(t, i, "192.0.2.7")
 	for _, name := range []string{"2001:DB8::0001", "2001:db8::1", "2001:db8:0:0::1"} {
 		if ip := mustLeaf(t, i, name).IPAddresses; len(ip) != 1 || !ip[0].Equal(net.ParseIP("2001:db8::1")) {
 			t.Errorf("%s: %v", name, ip)

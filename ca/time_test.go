@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,22 @@ func TestRenewalIsShared(t *testing.T) {
 	mustLeaf(t, b, "www.example.com")
 	if a.current.Load().id != b.current.Load().id {
 		t.Error("each made its own issuer")
+	}
+}
+
+// TestRenewalKeepsList: what was excluded while the gateway ran is excluded by the next issuer too.
+func TestRenewalKeepsList(t *testing.T) {
+	clk, o := newClock(), testOptions(t)
+	o.Now = clk.now
+	i := mustOpen(t, o)
+	if err := i.SetNeverIntercept([]string{"bank.example"}); err != nil {
+		t.Fatal(err)
+	}
+	before := i.current.Load()
+	clk.forward(21 * day)
+	mustLeaf(t, i, "www.example.com")
+	if i.current.Load() == before || !slices.Equal(i.NeverIntercept(), []string{"bank.example"}) {
+		t.Errorf("the next issuer excludes %v", i.NeverIntercept())
 	}
 }
 
