@@ -137,9 +137,8 @@ func appendRecord(b []byte, f *exitgate.Flow) []byte {
 		b = append(b, `,"end":`...)
 		b = appendTime(b, f.End)
 	}
-	b = appendInts(b, `,"phases":{"resolve":`, int64(f.Phases.Resolve), `,"connect":`, int64(f.Phases.Connect))
-	b = appendInts(b, `,"tls":`, int64(f.Phases.TLS), `,"wait":`, int64(f.Phases.Wait))
-	b = append(b, `},"verdict":`...)
+	b = appendPhases(b, f.Phases)
+	b = append(b, `,"verdict":`...)
 	b = appendVerdict(b, &f.Verdict)
 	b = append(b, `,"authority":{"connect":`...)
 	b = appendString(b, f.Authority.Connect)
@@ -153,6 +152,15 @@ func appendRecord(b []byte, f *exitgate.Flow) []byte {
 	b = append(b, `},"upstream_cert":`...)
 	b = appendString(b, f.UpstreamCert)
 	return appendResult(b, f)
+}
+
+func appendPhases(b []byte, p exitgate.Phases) []byte {
+	if p == (exitgate.Phases{}) { // of every flow that begins
+		return append(b, `,"phases":{"resolve":0,"connect":0,"tls":0,"wait":0}`...)
+	}
+	b = appendInts(b, `,"phases":{"resolve":`, int64(p.Resolve), `,"connect":`, int64(p.Connect))
+	b = appendInts(b, `,"tls":`, int64(p.TLS), `,"wait":`, int64(p.Wait))
+	return append(b, '}')
 }
 
 func appendResult(b []byte, f *exitgate.Flow) []byte {
@@ -201,6 +209,9 @@ func appendVerdict(b []byte, v *exitgate.Verdict) []byte {
 	b = appendInts(b, `,"limits":{"request_body":`, v.Limits.RequestBody, `,"response_body":`, v.Limits.ResponseBody)
 	b = appendInts(b, `,"duration":`, int64(v.Limits.Duration), `,"bytes":`, v.Limits.Bytes)
 	b = append(b, '}')
+	if v.Raw {
+		b = append(b, `,"raw":true`...)
+	}
 	if len(v.Rewrite) > 0 {
 		b = append(b, `,"rewrite":`...)
 		b = appendRaw(b, v.Rewrite)
@@ -323,6 +334,36 @@ const hexDigits = "0123456789abcdef"
 // appendString appends s as a JSON string. A byte that is not UTF-8 becomes the lone surrogate \udcHH.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
+	n := plain(s)
+	b = append(b, s[:n]...)
+	if n < len(s) {
+		b = appendEscaped(b, s[n:])
+	}
+	return append(b, '"')
+}
+
+// plain returns how many bytes of s, from its start, surely stand in a JSON string as they are. It looks at eight at
+// once: in each term below, the high bit of a byte is set if that byte, or one before it, is special.
+func plain(s string) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; len(s)-i >= 8; i += 8 {
+		t := s[i : i+8]
+		x := uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 |
+			uint64(t[4])<<32 | uint64(t[5])<<40 | uint64(t[6])<<48 | uint64(t[7])<<56
+		if (x|(x-ones*0x20)|((x^(ones*'"'))-ones)|((x^(ones*'\\'))-ones))&highs != 0 {
+			return i
+		}
+	}
+	for ; i < len(s); i++ {
+		if c := s[i]; c < 0x20 || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			return i
+		}
+	}
+	return i
+}
+
+func appendEscaped(b []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -346,8 +387,7 @@ func appendString(b []byte, s string) []byte {
 		i++
 		start = i
 	}
-	b = append(b, s[start:]...)
-	return append(b, '"')
+	return append(b, s[start:]...)
 }
 
 func appendEscape(b []byte, c byte) []byte {

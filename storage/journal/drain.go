@@ -43,7 +43,7 @@ func (j *Journal) wakeup() <-chan struct{} {
 // fill waits until a batch is full, has waited long enough, or the journal closes.
 func (j *Journal) fill(ctx context.Context) {
 	j.mu.Lock()
-	ready := j.behind || j.closed || len(j.queue) >= j.o.Batch
+	ready := j.isBehind() || j.closed || len(j.queue) >= j.o.Batch
 	j.mu.Unlock()
 	if ready {
 		return
@@ -72,7 +72,7 @@ func (j *Journal) flush(ctx context.Context) bool {
 	j.acknowledge(batch, cursor)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.behind || len(j.queue) >= j.o.Batch || j.closed && len(j.queue)+len(j.late) > 0
+	return j.isBehind() || len(j.queue) >= j.o.Batch || j.closed && len(j.queue)+len(j.late) > 0
 }
 
 // next fills batch up, which ends at cursor, and returns where the longer one ends.
@@ -92,7 +92,7 @@ func (j *Journal) next(batch []item, cursor place) ([]item, place, error) {
 func (j *Journal) take(batch []item, cursor place) ([]item, place) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if n := min(len(j.queue), j.o.Batch-len(batch)); n > 0 {
+	if n := min(len(j.queue), j.o.Batch-len(batch)); n > 0 && j.gap == (place{}) {
 		batch = append(batch, j.queue[:n]...)
 		cursor = j.queue[n-1].next
 		left := copy(j.queue, j.queue[n:])
@@ -209,33 +209,49 @@ func (j *Journal) acknowledge(batch []item, cursor place) {
 	}
 }
 
-// readBehind fills batch up from the segments, from cursor on, if the queue was full. When the cursor is at the end,
-// ended flows are queued again from then on.
+// isBehind reports whether something waits on the disk only. Called with mu held.
+func (j *Journal) isBehind() bool { return j.overflow || j.gap != (place{}) }
+
+// tail is where the next frame of the active segment will be. Called with mu held.
+func (j *Journal) tail() place { return place{j.active().n, j.active().size} }
+
+// readBehind fills batch up from the segments, from cursor to the end of the gap. Meanwhile what ends is queued again,
+// behind the gap.
 func (j *Journal) readBehind(batch []item, cursor place) ([]item, place, error) {
 	for len(batch) < j.o.Batch {
-		j.mu.Lock()
-		s := j.segment(cursor.Segment)
-		if s == nil || !j.behind {
-			j.mu.Unlock()
-			if s != nil {
-				return batch, cursor, nil
-			}
-			return batch, cursor, fmt.Errorf("the segment %d is gone", cursor.Segment)
-		}
-		end, last := s.size, s == j.active()
-		if last && cursor.Offset >= end {
-			j.behind = false
-		}
-		j.mu.Unlock()
-		var err error
-		if batch, cursor.Offset, err = j.readEnds(s, cursor.Offset, end, batch); err != nil || last {
+		s, end, err := j.rest(cursor)
+		if s == nil {
 			return batch, cursor, err
 		}
-		if cursor.Offset >= end {
+		if batch, cursor.Offset, err = j.readEnds(s, cursor.Offset, end, batch); err != nil {
+			return batch, cursor, err
+		}
+		if cursor.Offset >= end && s.n < j.gap.Segment { // only this goroutine changes a gap
 			cursor = place{s.n + 1, 0}
 		}
 	}
 	return batch, cursor, nil
+}
+
+// rest returns the part of the gap that lies in the cursor's segment; nil: the gap is closed.
+func (j *Journal) rest(cursor place) (*segment, int64, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.gap == (place{}) && j.overflow {
+		j.gap, j.overflow = j.tail(), false
+	}
+	if !cursor.before(j.gap) {
+		j.gap = place{}
+		return nil, 0, nil
+	}
+	s := j.segment(cursor.Segment)
+	switch {
+	case s == nil:
+		return nil, 0, fmt.Errorf("segment %d is gone", cursor.Segment)
+	case s.n == j.gap.Segment:
+		return s, j.gap.Offset, nil
+	}
+	return s, s.size, nil
 }
 
 // readEnds appends the flows that end in s between two offsets to batch, until that is full.

@@ -38,13 +38,16 @@ type Journal struct {
 	unsync  int64 // of written, up to where a sync failed
 	syncing sync.Cond
 	queue   []item
-	late    []item        // ended flows that could not be written to a segment
-	behind  bool          // the queue was full: what follows it is to be read from the segments
-	cursor  place         // every End before it is stored
-	drained chan struct{} // closed, and made anew, when the store took a batch
-	closed  bool          // no Begin any more
-	gone    bool          // no End either: the files are closed
-	stats   Stats
+	late    []item // ended flows that could not be written to a segment
+	cursor  place  // every End before it is stored
+	// What waits is, in this order: what lies in the segments from cursor to gap, if gap is not zero; the queue; and,
+	// if overflow, what ended after the queue was full.
+	gap      place
+	overflow bool
+	drained  chan struct{} // closed, and made anew, when the store took a batch
+	closed   bool          // no Begin any more
+	gone     bool          // no End either: the files are closed
+	stats    Stats
 
 	tails   tails
 	wake    chan struct{} // to the drainer: something is queued
@@ -208,10 +211,8 @@ func (j *Journal) enqueue(it item, err error) error {
 			j.o.Log.Error("journal: the disk fails; ended flows are kept in memory until the store has them", "err", err)
 		}
 		j.late = append(j.late, it)
-	} else if !j.behind {
-		if j.behind = len(j.queue) >= j.o.Queue; !j.behind {
-			j.queue = append(j.queue, it)
-		}
+	} else if j.overflow = j.overflow || len(j.queue) >= j.o.Queue; !j.overflow {
+		j.queue = append(j.queue, it)
 	}
 	j.stats.Waiting++
 	signal(j.wake)

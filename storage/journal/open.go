@@ -94,8 +94,14 @@ func (j *Journal) recover(ctx context.Context) error {
 	if j.cursor.Segment < j.segs[0].n {
 		j.cursor = place{j.segs[0].n, 0}
 	}
-	j.behind = true
-	return j.interrupt(last)
+	if err := j.interrupt(last); err != nil {
+		return err
+	}
+	if j.gap = j.tail(); j.stats.Waiting == 0 {
+		j.cursor, j.gap = j.gap, place{}
+		j.trim()
+	}
+	return nil
 }
 
 func (j *Journal) takeLock() error {

@@ -15,7 +15,7 @@ type Options struct {
 	Batch        int           // flows in one write to the store; 2,000
 	FlushEvery   time.Duration // how long a flow waits for its batch to fill; 250 ms
 	OpenAfter    time.Duration // a flow that is open for longer is stored as open; 2 s
-	Queue        int           // ended flows kept in memory for the store, beyond which they are read from disk; 8,192
+	Queue        int           // ended flows kept in memory for the store, beyond which they are read from disk; 16,384
 	WriteTimeout time.Duration // for one write to the store; 30 s
 	MaxBackoff   time.Duration // between two tries, which start at 100 ms; 5 s
 	Log          *slog.Logger  // slog.Default()
@@ -31,7 +31,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Batch, 2000)
 	def(&o.FlushEvery, 250*time.Millisecond)
 	def(&o.OpenAfter, 2*time.Second)
-	def(&o.Queue, 8192)
+	def(&o.Queue, 16384)
 	def(&o.WriteTimeout, 30*time.Second)
 	def(&o.MaxBackoff, 5*time.Second)
 	if o.Log == nil {

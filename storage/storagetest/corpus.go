@@ -11,9 +11,8 @@ import (
 	"github.com/exitgate/exitgate"
 )
 
-// Every returns flows of every kind and outcome, of which one has every field set and one has none.
-func Every() []*exitgate.Flow {
-	_, allowed := Typical()
+// Full returns a flow in which every field is set.
+func Full() *exitgate.Flow {
 	_, full := Typical()
 	full.ID = exitgate.NewID(Start())
 	full.Question.Host.Addr = netip.MustParseAddr("fe80::1%eth0")
@@ -21,12 +20,21 @@ func Every() []*exitgate.Flow {
 	full.Question.Dest.Addr = netip.MustParseAddrPort("198.51.100.7:443")
 	full.Question.TLS.ECH = true
 	full.Question.HTTP.Upgrade, full.Question.HTTP.EncodedSlash, full.Question.HTTP.Length = "websocket", true, -1
+	full.Received.Body, full.Sent.Body, full.Question.Response.Length = 7, 8, 9
 	full.Question.HTTP.Headers["empty"], full.Question.HTTP.Headers["none"] = []string{}, nil
-	full.Verdict.Exemption, full.Verdict.Audit, full.Verdict.Rewrite = "e", true, json.RawMessage(`{"header.Modifier":{"name":"x","value":"é"}}`)
+	full.Verdict.Exemption, full.Verdict.Raw, full.Verdict.Reason = "e", true, "carried, and would be refused"
+	full.Verdict.Audit, full.Verdict.Rewrite = true, json.RawMessage(`{"header.Modifier":{"name":"x","value":"é"}}`)
 	full.Verdict.Limits.Duration, full.Verdict.Limits.Bytes = time.Minute, 99
 	full.RequestBody, full.RequestSHA256 = exitgate.BodyCut, strings.Repeat("0f", 32)
 	full.Findings = []exitgate.Finding{{Inspector: "secrets", Where: "header:x-key", What: "a private key"}, {What: "another"}}
+	full.Interrupted = true
 	full.Fault = &exitgate.Fault{Step: "wait", Type: "http_response_timeout", Reason: "no answer within 30s"}
+	return full
+}
+
+// Every returns flows of every kind and outcome, of which one has every field set and one has none.
+func Every() []*exitgate.Flow {
+	_, allowed := Typical()
 	refused, tunnel := *allowed, *allowed
 	refused.ID = exitgate.NewID(Start().Add(time.Hour))
 	refused.Verdict = exitgate.Verdict{Rule: "no-grant", Reason: "no grant of class app reaches api.example.com"}
@@ -38,7 +46,7 @@ func Every() []*exitgate.Flow {
 	died := tunnel
 	died.ID, died.Interrupted, died.End = exitgate.NewID(Start().Add(25*time.Hour)), true, died.Begin.Add(time.Second)
 	empty := &exitgate.Flow{ID: exitgate.NewID(Start())}
-	return append(Random(20), allowed, full, &refused, &tunnel, &died, empty)
+	return append(Random(20), allowed, Full(), &refused, &tunnel, &died, empty)
 }
 
 // Random returns n flows of varied values, the same each time but for their ids.
