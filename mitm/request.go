@@ -60,8 +60,12 @@ type answer struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	x       *exchange
-	started bool // the head of the final answer was given to the server: an error can only cut
-	taken   bool // the connection was taken from the server
+	started bool    // the head of the final answer was given to the server: an error can only cut
+	taken   bool    // the connection was taken from the server
+	up      *upload // the request's body, where it may still be on its way; nil: none
+
+	mu     sync.Mutex // guards sealed, and w until then: informational answers come on other goroutines
+	sealed bool       // the final answer is being given
 }
 
 // carry runs the pipeline around the round trip. It returns nil when the exchange was carried to its end, and
@@ -87,6 +91,9 @@ func (p *Proxy) carry(a *answer) error {
 	res, err := p.roundTrip(a)
 	if err != nil {
 		return err
+	}
+	if a.up != nil {
+		defer a.up.wait(a)
 	}
 	defer res.Body.Close()
 	res.Request = r

@@ -18,39 +18,46 @@ import (
 	"github.com/exitgate/exitgate"
 )
 
-// transports is the family of connections to upstreams: one that speaks HTTP/1.1, for hosts that do, and one
-// that prefers HTTP/2, for hosts that speak that. Mirroring is what keeps gRPC whole, and uploads cheap.
-type transports struct{ h1, h2 *http.Transport }
+// transports are the two ways to upstreams: HTTP/1.1 for hosts that speak HTTP/1.x, and one that prefers HTTP/2
+// for hosts that speak that. Mirroring is what keeps gRPC whole, and uploads cheap.
+type transports struct {
+	h1 *h1
+	h2 *http.Transport
+}
 
 func (t *transports) start(p *Proxy) {
-	t.h1 = p.newTransport(false)
-	t.h2 = t.h1
-	if !p.Upstream.DisableHTTP2 {
-		t.h2 = p.newTransport(true)
-	}
+	t.h1 = &h1{p: p, tls: p.upstreamTLS("http/1.1"), keep: 1024}
+	t.h2 = p.newTransport(!p.Upstream.DisableHTTP2)
 }
 
 func (t *transports) close() {
-	t.h1.CloseIdleConnections()
+	t.h1.close()
 	t.h2.CloseIdleConnections()
 }
 
-func (p *Proxy) newTransport(h2 bool) *http.Transport {
+// upstreamTLS returns the configuration with which upstreams are met. Each has its own sessions, as a session is
+// only good for the protocols that it was made with.
+func (p *Proxy) upstreamTLS(protos ...string) *tls.Config {
 	conf := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		RootCAs:            p.Upstream.Roots,
-		NextProtos:         []string{"http/1.1"},
+		NextProtos:         protos,
 		ClientSessionCache: tls.NewLRUClientSessionCache(4096),
 		VerifyConnection:   p.verifyMore,
 	}
 	if p.Upstream.DisableMLKEM {
 		conf.CurvePreferences = classicCurves
 	}
+	return conf
+}
+
+func (p *Proxy) newTransport(h2 bool) *http.Transport {
+	conf := p.upstreamTLS("http/1.1")
 	var protos http.Protocols
 	protos.SetHTTP1(true)
 	if h2 {
 		protos.SetHTTP2(true)
-		conf.NextProtos = []string{"h2", "http/1.1"}
+		conf = p.upstreamTLS("h2", "http/1.1")
 	}
 	return &http.Transport{
 		Proxy: func(r *http.Request) (*url.URL, error) { // https goes through dialTLS, which knows the parent
@@ -110,18 +117,18 @@ func (p *Proxy) clientCertificate(host string) *tls.Certificate {
 	return nil
 }
 
-// privateTransport is the transport of one host connection whose upstream connection is authenticated itself.
+// privateTransport is the way to upstreams of one host connection whose upstream connection is authenticated
+// itself.
 type privateTransport struct {
 	mu sync.Mutex
-	t  *http.Transport
+	t  *h1
 }
 
-func (t *privateTransport) get(p *Proxy, make bool) *http.Transport {
+func (t *privateTransport) get(p *Proxy, make bool) *h1 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.t == nil && make {
-		t.t = p.newTransport(false)
-		t.t.MaxConnsPerHost = 1
+		t.t = &h1{p: p, tls: p.upstreamTLS("http/1.1"), keep: 1}
 	}
 	return t.t
 }
@@ -130,21 +137,8 @@ func (t *privateTransport) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.t != nil {
-		t.t.CloseIdleConnections()
-		t.t.MaxIdleConnsPerHost = -1
+		t.t.close()
 	}
-}
-
-// pick chooses the transport for a request. Once a host's connection has authenticated an upstream connection
-// (RFC 4559), it keeps that one to itself.
-func (p *Proxy) pick(x *exchange, r *http.Request) *http.Transport {
-	if t := x.s.private.get(p, authenticatesConnection(r.Header["Authorization"])); t != nil {
-		return t
-	}
-	if r.ProtoMajor == 2 {
-		return p.transports.h2
-	}
-	return p.transports.h1
 }
 
 func authenticatesConnection(authorization []string) bool {
@@ -157,33 +151,45 @@ func authenticatesConnection(authorization []string) bool {
 	return false
 }
 
-// roundTrip sends the request and waits for the head of its response.
-func (p *Proxy) roundTrip(a *answer) (*http.Response, error) {
+// roundTrip sends the request and waits for the head of its response. Once a host's connection has authenticated
+// an upstream connection (RFC 4559), it keeps that one to itself.
+func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 	x := a.x
 	ctx := a.r.Context()
-	cancel := context.CancelFunc(func() {})
 	if d := x.flow.Verdict.Limits.Duration; d > 0 {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
 		x.OnSettle(func(*exitgate.Flow) { cancel() })
 	}
+	private := x.s.private.get(p, authenticatesConnection(a.r.Header["Authorization"]))
+	switch {
+	case private != nil:
+		res, err = private.roundTrip(ctx, a)
+	case a.r.ProtoMajor == 2:
+		res, err = p.roundTripH2(ctx, a)
+	default:
+		res, err = p.transports.h1.roundTrip(ctx, a)
+	}
+	a.seal()
+	if err != nil {
+		return nil, p.roundTripFault(a, ctx, err)
+	}
+	x.body = res.Body
+	x.flow.Upstream.Proto = res.Proto
+	return res, nil
+}
+
+// roundTripH2 goes through http.Transport, which speaks HTTP/2 where the upstream does.
+func (p *Proxy) roundTripH2(ctx context.Context, a *answer) (*http.Response, error) {
 	tr := &trace{a: a, start: time.Now()}
-	x.OnSettle(func(*exitgate.Flow) { tr.seal() })
 	out := a.r.WithContext(httptrace.WithClientTrace(ctx, tr.hooks()))
 	out.RequestURI, out.Close = "", false
 	if out.ContentLength == 0 {
 		out.Body = nil
 	}
-	res, err := p.pick(x, out).RoundTrip(out)
-	tr.settle(x)
-	if err != nil {
-		return nil, p.roundTripFault(a, ctx, err)
-	}
-	x.body = res.Body
-	if tr.conn == nil && res.TLS != nil { // a connection that the transport did not tell of
-		x.flow.UpstreamCert = fingerprint(res.TLS.PeerCertificates[0])
-	}
-	x.flow.Upstream.Proto = res.Proto
-	return res, nil
+	res, err := p.transports.h2.RoundTrip(out)
+	tr.settle(a.x)
+	return res, err
 }
 
 // cut ends the response body under its reader.
@@ -200,16 +206,15 @@ func (x *exchange) reached(u *upconn) {
 	x.flow.Phases.Resolve, x.flow.Phases.Connect, x.flow.Phases.TLS = u.resolve, u.connect, u.tls
 }
 
-// A trace listens to the transport. Its hooks run on the transport's goroutines, so what they leave is read
+// A trace listens to http.Transport. Its hooks run on the transport's goroutines, so what they leave is read
 // under the lock.
 type trace struct {
 	a     *answer
 	start time.Time
 
-	mu     sync.Mutex // guards the rest, and the answer's ResponseWriter until sealed
+	mu     sync.Mutex // guards conn and reused
 	conn   *upconn
 	reused bool
-	sealed bool // the final answer is being written
 	wrote  atomic.Int64
 	first  atomic.Int64
 }
@@ -223,42 +228,19 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 		},
 		WroteRequest:         func(httptrace.WroteRequestInfo) { t.wrote.Store(int64(time.Since(t.start))) },
 		GotFirstResponseByte: func() { t.first.Store(int64(time.Since(t.start))) },
-		Got1xxResponse:       t.informational,
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			if code != http.StatusContinue && code != http.StatusSwitchingProtocols {
+				t.a.informational(code, http.Header(h))
+			}
+			return nil
+		},
 	}
-}
-
-// informational passes 103 and the like on (RFC 8297). The server answers 100 itself, once the body is read.
-func (t *trace) informational(code int, h textproto.MIMEHeader) error {
-	if code == http.StatusContinue || code == http.StatusSwitchingProtocols {
-		return nil
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.sealed || t.a.r.ProtoAtLeast(1, 1) == false {
-		return nil
-	}
-	to := t.a.w.Header()
-	for k, v := range h {
-		to[k] = v
-	}
-	t.a.w.WriteHeader(code)
-	for k := range h {
-		delete(to, k)
-	}
-	return nil
-}
-
-func (t *trace) seal() {
-	t.mu.Lock()
-	t.sealed = true
-	t.mu.Unlock()
 }
 
 // settle writes what the trace learnt into the flow.
 func (t *trace) settle(x *exchange) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sealed = true
 	if t.conn != nil {
 		x.reached(t.conn)
 		if t.reused {
@@ -268,6 +250,30 @@ func (t *trace) settle(x *exchange) {
 	if first, wrote := t.first.Load(), t.wrote.Load(); first > 0 {
 		x.flow.Phases.Wait = max(time.Duration(first-wrote), 1)
 	}
+}
+
+// informational passes 103 and the like on (RFC 8297). The server itself answers 100, once the body is read.
+func (a *answer) informational(code int, h http.Header) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sealed || !a.r.ProtoAtLeast(1, 1) {
+		return
+	}
+	to := a.w.Header()
+	for k, v := range h {
+		to[k] = v
+	}
+	a.w.WriteHeader(code)
+	for k := range h {
+		delete(to, k)
+	}
+}
+
+// seal ends the time of informational answers.
+func (a *answer) seal() {
+	a.mu.Lock()
+	a.sealed = true
+	a.mu.Unlock()
 }
 
 // roundTripFault says what an error of the transport means.
