@@ -226,7 +226,11 @@ func (t *Term) sqlText(d Dialect, quoted string, bind func(any) string) string {
 	case Contains:
 		return d.Contains(quoted, bind(lower(t.text())))
 	}
-	return quoted + " = " + bind(t.text())
+	cond := quoted + " = " + bind(t.text())
+	if t.Column == "outcome" && t.Text != string(exitgate.OutcomeAllowed) {
+		cond += ` AND "outcome" <> 'allowed'` // says it in the words of the partial index
+	}
+	return cond
 }
 
 // searchable guards the one place where a term's column becomes part of a statement.

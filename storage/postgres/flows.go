@@ -1,0 +1,138 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
+)
+
+// statements returns the names of the columns of flows, and what moves a batch from the temporary table.
+func statements(columns []storage.Column) (names []string, insert string) {
+	var quoted, sets []string
+	for _, c := range columns {
+		names = append(names, c.Name)
+	}
+	names = append(names, "record", "question")
+	for _, n := range names {
+		quoted = append(quoted, `"`+n+`"`)
+		sets = append(sets, fmt.Sprintf(`"%s" = excluded."%s"`, n, n))
+	}
+	list := strings.Join(quoted, ", ")
+	return names, "INSERT INTO flows (" + list + ") SELECT " + list + ` FROM pg_temp.flows_in
+		ON CONFLICT ("id", "begin") DO UPDATE SET ` + strings.Join(sets, ", ") + ` WHERE flows."end" IS NULL`
+}
+
+func (s *store) WriteFlows(ctx context.Context, flows []*exitgate.Flow) error {
+	flows = storage.Dedupe(flows)
+	if len(flows) == 0 {
+		return nil
+	}
+	err := s.makeDays(ctx, daysOf(flows, time.Now()))
+	if err == nil {
+		err = pgx.BeginFunc(ctx, s.write, func(tx pgx.Tx) error { return s.copy(ctx, tx, flows) })
+	}
+	if err != nil {
+		return fmt.Errorf("write %d flows to the Postgres store: %w", len(flows), err)
+	}
+	return nil
+}
+
+func (s *store) copy(ctx context.Context, tx pgx.Tx, flows []*exitgate.Flow) error {
+	if _, err := tx.Exec(ctx, `CREATE TEMPORARY TABLE IF NOT EXISTS flows_in (LIKE flows) ON COMMIT DELETE ROWS`); err != nil {
+		return err
+	}
+	row := make([]any, 0, len(s.names))
+	source := pgx.CopyFromSlice(len(flows), func(i int) ([]any, error) {
+		row = s.bind(row[:0], flows[i])
+		return row, nil
+	})
+	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "flows_in"}, s.names, source); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, s.insert)
+	return err
+}
+
+func (s *store) bind(row []any, f *exitgate.Flow) []any {
+	for _, c := range s.columns {
+		switch c.Kind {
+		case storage.TextColumn:
+			row = append(row, c.Text(f))
+		case storage.IntColumn:
+			row = append(row, c.Int(f))
+		case storage.BoolColumn:
+			row = append(row, c.Bool(f))
+		case storage.TimeColumn:
+			if t := c.Time(f); t.IsZero() && c.Name == "end" {
+				row = append(row, nil)
+			} else {
+				row = append(row, t)
+			}
+		case storage.AddrColumn:
+			if a := c.Addr(f); a.IsValid() {
+				row = append(row, a)
+			} else {
+				row = append(row, nil)
+			}
+		}
+	}
+	return append(row, storage.AppendRecord(nil, f), storage.AppendQuestion(nil, &f.Question))
+}
+
+func dialect() storage.Dialect {
+	return storage.Dialect{
+		Bind: func(n int) string { return fmt.Sprintf("$%d", n) },
+		Suffix: func(column, bind string) string {
+			return fmt.Sprintf(`reverse(%s) LIKE %s || '%%'`, column, quoteLike("reverse("+bind+"::text)"))
+		},
+		Contains: func(column, bind string) string {
+			return fmt.Sprintf(`lower(%s COLLATE "C") LIKE '%%' || %s || '%%'`, column, quoteLike(bind+"::text"))
+		},
+		Time: func(t time.Time) any { return t },
+	}
+}
+
+// quoteLike takes what is special in a pattern from a text.
+func quoteLike(expr string) string {
+	return `replace(replace(replace(` + expr + `, '\', '\\'), '%', '\%'), '_', '\_')`
+}
+
+func (s *store) Flows(ctx context.Context, filter storage.Filter) ([]*exitgate.Flow, error) {
+	where, args := filter.SQL(dialect())
+	flows, err := s.flows(ctx, where+fmt.Sprintf(` ORDER BY "id" DESC LIMIT %d`, filter.N()), args...)
+	if err != nil {
+		return nil, fmt.Errorf("search flows in the Postgres store: %w", err)
+	}
+	return flows, nil
+}
+
+func (s *store) Flow(ctx context.Context, id exitgate.ID) (*exitgate.Flow, error) {
+	flows, err := s.flows(ctx, `"id" = $1`, id.String())
+	if err == nil && len(flows) == 0 {
+		err = storage.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read flow %s from the Postgres store: %w", id, err)
+	}
+	return flows[0], nil
+}
+
+func (s *store) flows(ctx context.Context, where string, args ...any) ([]*exitgate.Flow, error) {
+	rows, err := s.read.Query(ctx, `SELECT "record", "question" FROM flows WHERE `+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*exitgate.Flow, error) {
+		var record, question []byte
+		if err := row.Scan(&record, &question); err != nil {
+			return nil, err
+		}
+		return storage.DecodeFlow(record, question)
+	})
+}
