@@ -60,9 +60,10 @@ type answer struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	x       *exchange
-	started bool    // the head of the final answer was given to the server: an error can only cut
-	taken   bool    // the connection was taken from the server
-	up      *upload // the request's body, where it may still be on its way; nil: none
+	ctx     context.Context // of the round trip: the request's, and the limit on its time
+	started bool            // the head of the final answer was given to the server: an error can only cut
+	taken   bool            // the connection was taken from the server
+	up      *upload         // the request's body, where it may still be on its way; nil: none
 
 	mu     sync.Mutex // guards sealed, and w until then: informational answers come on other goroutines
 	sealed bool       // the final answer is being given
@@ -193,9 +194,12 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 func (p *Proxy) bodyFault(a *answer, err error, idle bool) error {
 	var r *exitgate.Refusal
 	dest := a.x.flow.Question.Dest
+	stopped := p.stopped(a)
 	switch {
 	case errors.As(err, &r):
 		return r
+	case stopped != nil:
+		return stopped
 	case idle:
 		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Err: err,
 			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, or(p.Timeouts.BodyIdle, 10*time.Minute))}
@@ -264,30 +268,55 @@ func (p *Proxy) upgrade(a *answer, res *http.Response) error {
 	conn.SetDeadline(time.Time{})
 	a.x.flow.Status = res.StatusCode
 	res.Body = nil
-	if err := res.Write(rw); err == nil {
+	err = res.Write(rw)
+	if err == nil {
 		err = rw.Flush()
+	}
+	if err != nil {
+		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the answer to the upgrade could not be written: " + err.Error(), Err: err}
 	}
 	return p.copyUpgraded(a, conn, rw.Reader, up)
 }
 
-// copyUpgraded moves both directions of an upgraded connection until one ends. The meters of the pipeline stand
-// in up: they count, and hold each direction to its limit.
+// copyUpgraded moves both directions of an upgraded connection until one ends, a limit is reached, or nothing
+// moved for the idle time. It fills the flow's counts.
 func (p *Proxy) copyUpgraded(a *answer, conn net.Conn, buffered io.Reader, up io.ReadWriteCloser) error {
-	idle := newIdleCut(or(p.Timeouts.BodyIdle, 10*time.Minute), func() { conn.Close(); up.Close() })
+	f := &a.x.flow
+	cut := func() { conn.Close(); up.Close() }
+	idle := newIdleCut(or(p.Timeouts.BodyIdle, 10*time.Minute), cut)
 	defer idle.stop()
-	defer context.AfterFunc(p.base, func() { conn.Close(); up.Close() })()
-	var errOut, errIn error
+	defer context.AfterFunc(p.base, cut)()
+	defer context.AfterFunc(a.ctx, cut)()
+	out, in := &quota{bound: f.Verdict.Limits.RequestBody}, &quota{bound: f.Verdict.Limits.ResponseBody}
 	var outgoing sync.WaitGroup
 	outgoing.Go(func() {
-		_, errOut = copyPlain(up, touching{buffered, idle}, &quota{})
-		up.Close()
+		f.Sent.Body, _ = copyPlain(up, touching{buffered, idle}, out)
+		cut() // what ended one direction of an upgraded connection ended it
 	})
-	_, errIn = copyPlain(conn, touching{up, idle}, &quota{})
-	conn.Close()
+	n, _ := copyPlain(conn, touching{up, idle}, in)
+	cut()
 	outgoing.Wait()
-	var r *exitgate.Refusal
-	if errors.As(errOut, &r) || errors.As(errIn, &r) {
-		return r
+	f.Received.Body = n
+	f.RequestBody, f.ResponseBody = out.state(), in.state()
+	switch {
+	case out.over.Load():
+		return exitgate.NewRefusal(0, exitgate.RuleLimit, "the host sent more than the %d bytes that the upgraded connection to %s may carry", out.bound, f.Question.Dest)
+	case in.over.Load():
+		return exitgate.NewRefusal(0, exitgate.RuleLimit, "%s sent more than the %d bytes that the upgraded connection may carry", f.Question.Dest, in.bound)
+	case idle.fired.Load():
+		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Reason: "nothing moved on the upgraded connection for " + idle.bound.String()}
+	}
+	return p.stopped(a)
+}
+
+// stopped says whether the gateway itself ended a request's connection: by its limit on time, or because it was
+// stopped. Else it returns nil.
+func (p *Proxy) stopped(a *answer) error {
+	switch {
+	case p.base.Err() != nil:
+		return &exitgate.Fault{Step: "gateway", Type: "connection_terminated", Reason: "the gateway was stopped"}
+	case errors.Is(a.ctx.Err(), context.DeadlineExceeded):
+		return exitgate.NewRefusal(http.StatusGatewayTimeout, exitgate.RuleLimit, "the request took longer than its limit of %v", a.x.flow.Verdict.Limits.Duration)
 	}
 	return nil
 }

@@ -92,6 +92,14 @@ func (q *quota) take(want int64) int64 {
 	}
 }
 
+// state is how the direction that q bounded ended.
+func (q *quota) state() exitgate.BodyState {
+	if q.over.Load() {
+		return exitgate.BodyOverLimit
+	}
+	return exitgate.BodyComplete
+}
+
 // giveBack returns bytes that were taken and not moved.
 func (q *quota) giveBack(n int64) { q.used.Add(-n) }
 
@@ -122,7 +130,7 @@ func (p *Proxy) copyBoth(ctx context.Context, x *exchange, l *leg, up *upconn) e
 		r.Verdict.Exemption = x.flow.Verdict.Exemption
 		return r
 	case idle:
-		return &exitgate.Fault{Step: "receive", Type: "connection_timeout", Reason: "nothing moved on the spliced flow for " + or(p.Timeouts.SpliceIdle, time.Hour).String()}
+		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Reason: "nothing moved on the spliced flow for " + or(p.Timeouts.SpliceIdle, time.Hour).String()}
 	case ctx.Err() != nil:
 		return &exitgate.Fault{Step: "gateway", Type: "connection_terminated", Reason: "the gateway was stopped"}
 	case errOut != nil || errIn != nil:

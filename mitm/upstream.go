@@ -161,6 +161,7 @@ func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 		ctx, cancel = context.WithTimeout(ctx, d)
 		x.OnSettle(func(*exitgate.Flow) { cancel() })
 	}
+	a.ctx = ctx
 	private := x.s.private.get(p, authenticatesConnection(a.r.Header["Authorization"]))
 	switch {
 	case private != nil:
@@ -172,7 +173,7 @@ func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 	}
 	a.seal()
 	if err != nil {
-		return nil, p.roundTripFault(a, ctx, err)
+		return nil, p.roundTripFault(a, err)
 	}
 	x.body = res.Body
 	x.flow.Upstream.Proto = res.Proto
@@ -277,18 +278,19 @@ func (a *answer) seal() {
 }
 
 // roundTripFault says what an error of the transport means.
-func (p *Proxy) roundTripFault(a *answer, ctx context.Context, err error) error {
+func (p *Proxy) roundTripFault(a *answer, err error) error {
 	var r *exitgate.Refusal
 	var f *exitgate.Fault
 	var b *exitgate.Bug
 	dest := a.x.flow.Question.Dest
+	stopped := p.stopped(a)
 	switch {
 	case errors.As(err, &r), errors.As(err, &f), errors.As(err, &b):
 		return err
+	case stopped != nil:
+		return stopped
 	case a.r.Context().Err() != nil:
 		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host went before the response came", Err: err}
-	case ctx.Err() != nil:
-		return exitgate.NewRefusal(http.StatusGatewayTimeout, exitgate.RuleLimit, "the request took longer than its limit of %v", a.x.flow.Verdict.Limits.Duration)
 	case isTimeout(err):
 		return &exitgate.Fault{Step: "wait", Type: "http_response_timeout", Err: err,
 			Reason: fmt.Sprintf("%s did not answer within %v", dest, or(p.Timeouts.ResponseHeader, 5*time.Minute))}
