@@ -14,9 +14,14 @@ type Headers struct {
 	Redact *Redactor
 }
 
-// singles are the fields of which two values are two meanings. (Host, Content-Length, Transfer-Encoding and Expect
-// are already single.)
-var singles = [...]string{"Authorization", "Content-Length", "Content-Type", "Content-Range", "From", "Max-Forwards", "Origin", "Referer", "User-Agent"}
+// single reports whether two values of the field are two meanings. (Host, Transfer-Encoding and Expect are already single.)
+func single(name string) bool {
+	switch name {
+	case "Authorization", "Content-Length", "Content-Type", "Content-Range", "From", "Max-Forwards", "Origin", "Referer", "User-Agent":
+		return true
+	}
+	return false
+}
 
 // ModifyRequest implements martian's RequestModifier.
 func (h *Headers) ModifyRequest(req *http.Request) error {
@@ -24,15 +29,13 @@ func (h *Headers) ModifyRequest(req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range singles {
-		if len(req.Header[name]) > 1 {
-			return malformed("there is more than one %s field", name)
-		}
-	}
-	if v := req.Header["Content-Length"]; len(v) == 1 && !sameLength(v[0], req.ContentLength) { // HTTP/2; see Screen for HTTP/1
+	if v := req.Header["Content-Length"]; len(v) > 0 && !sameLength(v[0], req.ContentLength) { // HTTP/2; see Screen for HTTP/1
 		return malformed("the Content-Length field %.64q is not the length of the body", v[0])
 	}
 	for name, values := range req.Header {
+		if len(values) > 1 && single(name) {
+			return malformed("there is more than one %s field", name)
+		}
 		for _, v := range values {
 			if !utf8.ValidString(v) {
 				return malformed("the value of field %.64q is not UTF-8", name)

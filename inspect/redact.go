@@ -60,7 +60,7 @@ const (
 func NewRedactor(key []byte, more Secrets) *Redactor {
 	r := &Redactor{headers: map[string]kindOfSecret{"cookie": cookieValue, "set-cookie": setCookieValue}, query: map[string]struct{}{}}
 	key = append([]byte(nil), key...)
-	r.macs.New = func() any { return hmac.New(sha256.New, key) }
+	r.macs.New = func() any { return &mac{h: hmac.New(sha256.New, key)} }
 	for _, n := range urlHeaders {
 		r.headers[n] = urlValue
 	}
@@ -80,17 +80,24 @@ func NewRedactor(key []byte, more Secrets) *Redactor {
 	return r
 }
 
+// A mac is a hash with the room that it works in.
+type mac struct {
+	h  hash.Hash
+	in []byte
+}
+
 // Fingerprint returns "fp:" and 16 hexadecimal digits of the HMAC-SHA256 of secret.
 func (r *Redactor) Fingerprint(secret string) string {
-	m := r.macs.Get().(hash.Hash)
-	m.Reset()
-	m.Write([]byte(secret))
-	var sum [sha256.Size]byte
-	m.Sum(sum[:0])
-	r.macs.Put(m)
+	m := r.macs.Get().(*mac)
+	m.h.Reset()
+	m.in = append(m.in[:0], secret...)
+	m.h.Write(m.in)
+	clear(m.in) // no secret outlives its request here
+	m.in = m.h.Sum(m.in[:0])
 	var out [3 + 16]byte
 	copy(out[:], "fp:")
-	hex.Encode(out[3:], sum[:8])
+	hex.Encode(out[3:], m.in[:8])
+	r.macs.Put(m)
 	return string(out[:])
 }
 
