@@ -20,17 +20,18 @@ const maxOpening = 512 << 10
 func (p *Proxy) serveConn(c net.Conn, way exitgate.Way) {
 	now := p.now()
 	src := addrOf(c.RemoteAddr()).Addr()
-	s := &session{conn: exitgate.NewID(now), way: way, begin: now, host: p.Identify.ByAddress(src)}
+	s := &session{conn: exitgate.NewID(now), way: way, begin: now, host: exitgate.Host{Class: exitgate.ClassUnknown, Addr: src}}
 	l := &leg{Conn: c, s: s}
 	l.onClose = func(l *leg) {
+		p.connClosed(l) // before it is gone from the count: Shutdown waits for its record
 		p.open.remove(l, src)
-		p.connClosed(l)
 	}
 	if err := p.open.add(l, src, p.Limits); err != nil {
 		p.overloaded(l, err)
 		return
 	}
 	defer p.recovered(l, "accept")
+	s.host = p.Identify.ByAddress(src)
 	op, err := p.opening(l)
 	switch {
 	case err != nil:
@@ -82,7 +83,8 @@ func (p *Proxy) opening(l *leg) (exitgate.Opening, error) {
 
 // screen puts a Screen in front of c, which is l or stands on it.
 func (p *Proxy) screen(c net.Conn, l *leg) *screened {
-	return &screened{Conn: c, l: l, screen: p.NewScreen(), refused: p.refuseScreened}
+	return &screened{Conn: c, l: l, screen: p.NewScreen(), refused: p.refuseScreened,
+		broke: func(l *leg, err error) { p.endConn(l, exitgate.Verdict{}, err) }}
 }
 
 // handshake speaks TLS with the host, as the proxy itself or as the destination of the tunnel, and hands the

@@ -1,6 +1,7 @@
 package mitm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,9 +31,12 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 		x.flow.Authority.Connect = r.Host
 	}
 	err := safely("connect", func() error { return p.admit(x, r) })
-	if err != nil && !p.answerInside(x, err) {
-		p.refuseRequest(w, r, x, err)
-		return
+	if err != nil {
+		inside, err := p.answerInside(x, err)
+		if !inside {
+			p.refuseRequest(w, r, x, err)
+			return
+		}
 	}
 	inner := &session{conn: s.conn, way: s.way, host: x.flow.Question.Host, begin: x.flow.Begin, tunnel: &tunnel{
 		dest: x.flow.Question.Dest, connect: x.flow.Authority.Connect, verdict: x.flow.Verdict,
@@ -69,24 +73,37 @@ func (p *Proxy) admit(x *exchange, r *http.Request) error {
 	case exitgate.Splice:
 		return nil
 	case exitgate.Allow:
-		_, err := p.Issuer.Leaf(r.Context(), q.Dest.Host) // a name that may not be read is refused before anything is promised
-		return err
+		return p.leafFor(r.Context(), q.Dest.Host) // a name that may not be read is refused before anything is promised
 	}
 	return refusalOf(x.flow.Verdict)
 }
 
-// answerInside reports whether the refusal err should be given inside the tunnel.
-func (p *Proxy) answerInside(x *exchange, err error) bool {
+// answerInside reports whether the refusal err should be given inside the tunnel, and else what should be given
+// in its place.
+func (p *Proxy) answerInside(x *exchange, err error) (bool, error) {
 	var r *exitgate.Refusal
 	q := &x.flow.Question
 	if p.Refusals.Connect == RefuseOutside || !errors.As(err, &r) || r.Status != 0 || q.Dest.Port == 0 {
-		return false
+		return false, err
 	}
 	if p.Refusals.Connect != RefuseInside && q.Host.Class == exitgate.ClassUnknown {
-		return false
+		return false, err
 	}
-	_, err = p.Issuer.Leaf(p.base, q.Dest.Host)
-	return err == nil
+	lerr := p.leafFor(p.base, q.Dest.Host)
+	if b := new(exitgate.Bug); errors.As(lerr, &b) {
+		return false, b
+	}
+	return lerr == nil, err
+}
+
+// leafFor asks for the leaf of a destination, to learn whether there can be one. The error is a Refusal where the
+// name may not be read, and else a Bug.
+func (p *Proxy) leafFor(ctx context.Context, name string) error {
+	err := safely("issuer", func() error { _, err := p.Issuer.Leaf(ctx, name); return err })
+	if err == nil {
+		return nil
+	}
+	return flowError("issuer", err)
 }
 
 // identify says who sent r: the host that its token names, or the one that its address names.

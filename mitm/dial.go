@@ -47,9 +47,15 @@ func upconnOf(c net.Conn) *upconn {
 	return u
 }
 
-// dial opens a TCP connection to d, through the parent proxy where one is set. The error is a Fault, or a
-// Refusal when no address of d may be dialled.
-func (p *Proxy) dial(ctx context.Context, d exitgate.Destination) (*upconn, error) {
+// dial opens a TCP connection to d, through the parent proxy where one is set. The error is a Fault, a Refusal
+// when no address of d may be dialled, or a Bug: it may run on a goroutine of http.Transport, where a panic would
+// end the process.
+func (p *Proxy) dial(ctx context.Context, d exitgate.Destination) (u *upconn, err error) {
+	err = safely("dial", func() (err error) { u, err = p.dialChecked(ctx, d); return err })
+	return u, err
+}
+
+func (p *Proxy) dialChecked(ctx context.Context, d exitgate.Destination) (*upconn, error) {
 	if parent := p.parentFor(d.Host); parent != nil {
 		return p.dialThrough(ctx, parent, d)
 	}
@@ -259,7 +265,7 @@ func (p *Proxy) dialTLS(ctx context.Context, addr string, base *tls.Config) (net
 	start := time.Now()
 	hctx, cancel := context.WithTimeout(ctx, or(p.Timeouts.UpstreamTLS, 10*time.Second))
 	defer cancel()
-	if err := t.HandshakeContext(hctx); err != nil {
+	if err := safely("verify", func() error { return t.HandshakeContext(hctx) }); err != nil {
 		u.Close()
 		return nil, tlsFault(d, u.addr, err)
 	}

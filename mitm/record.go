@@ -45,7 +45,7 @@ func (p *Proxy) end(ctx context.Context, x *exchange) {
 		return
 	}
 	x.ended = true
-	x.Settle()
+	x.settled()
 	if !x.begun {
 		if p.begin(ctx, x) != nil {
 			x.s.flows.Add(1) // logged by begin; the connection needs no further account
@@ -59,6 +59,13 @@ func (p *Proxy) end(ctx context.Context, x *exchange) {
 	}
 	if err := safely("record", func() error { return p.Recorder.End(ctx, &x.flow) }); err != nil {
 		p.log().Error("the end of a flow could not be recorded", "flow", x.flow.ID.String(), "err", err)
+	}
+}
+
+// settled settles the exchange. A meter that panics is a bug of the gateway, and the flow still ends.
+func (x *exchange) settled() {
+	if err := safely("settle", func() error { x.Settle(); return nil }); err != nil {
+		x.blame(err)
 	}
 }
 
@@ -150,6 +157,17 @@ func reset(l *leg) {
 	if c, ok := l.Conn.(interface{ SetLinger(int) error }); ok {
 		c.SetLinger(0)
 	}
+}
+
+// A guarded body turns a panic of what reads it (a meter, a modifier) into a Bug: it is read on a goroutine of the
+// upstream's side, where a panic would end the process.
+type guarded struct{ io.ReadCloser }
+
+func (g guarded) Read(b []byte) (n int, err error) {
+	if perr := safely("request body", func() error { n, err = g.ReadCloser.Read(b); return nil }); perr != nil {
+		return 0, perr
+	}
+	return n, err
 }
 
 // safely runs f and turns its panic into a Bug.

@@ -161,7 +161,7 @@ func shellWord(s string) string {
 // refuseRequest answers a request that is not carried, and accounts for it: the record is begun first, so that
 // even a refusal that is cut off is known.
 func (p *Proxy) refuseRequest(w http.ResponseWriter, r *http.Request, x *exchange, err error) {
-	x.Settle()
+	x.settled()
 	x.blame(err)
 	if berr := p.begin(r.Context(), x); berr != nil {
 		err = berr

@@ -18,6 +18,7 @@ type screened struct {
 	busy     atomic.Bool                        // a handler is answering: nothing else may write
 	passed   atomic.Bool                        // the screening ended
 	refused  func(*screened, *exitgate.Refusal) // answers and records, when no handler is there to do it
+	broke    func(*leg, error)                  // records that the screen itself failed, and closes
 
 	violation atomic.Pointer[exitgate.Refusal] // what the screen found; nothing is read after it
 	told      atomic.Bool                      // the violation is in a flow
@@ -36,9 +37,14 @@ func (c *screened) Read(b []byte) (int, error) {
 	if n == 0 || c.passed.Load() {
 		return n, err
 	}
-	ok, serr := c.screen.Scan(b[:n])
+	var ok int
+	serr := safely("screen", func() (err error) { ok, err = c.screen.Scan(b[:n]); return err })
 	if serr == nil {
 		return n, err
+	}
+	if bug := new(exitgate.Bug); errors.As(serr, &bug) {
+		c.broke(c.l, bug)
+		return 0, errScreened
 	}
 	r := new(exitgate.Refusal)
 	if !errors.As(serr, &r) {

@@ -23,26 +23,27 @@ func (p *Proxy) splice(l *leg) {
 		x.flow.Client.Proto = "tls"
 	}
 	defer l.Close()
+	x.blame(safely("splice", func() error { return p.spliceTo(l, x) }))
+	p.end(context.WithoutCancel(p.base), x)
+}
+
+// spliceTo is the part of splice that can fail; it has told the client when it returns.
+func (p *Proxy) spliceTo(l *leg, x *exchange) error {
 	ctx, cancel := context.WithCancel(p.base)
 	defer cancel()
 	if err := p.begin(ctx, x); err != nil {
-		x.blame(err)
 		reset(l)
-		p.end(ctx, x)
-		return
+		return err
 	}
 	up, err := p.dial(ctx, l.s.tunnel.dest)
 	if err != nil {
-		x.blame(err)
 		p.spliceFailed(l, err)
-		p.end(context.WithoutCancel(ctx), x)
-		return
+		return err
 	}
+	defer up.Close()
 	x.flow.Upstream.Proto = x.flow.Client.Proto
 	x.reached(up)
-	defer up.Close()
-	x.blame(p.copyBoth(ctx, x, l, up))
-	p.end(context.WithoutCancel(ctx), x)
+	return p.copyBoth(ctx, x, l, up)
 }
 
 // spliceFailed tells the client of a spliced tunnel that its destination could not be reached, after 200 was

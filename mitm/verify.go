@@ -104,7 +104,10 @@ func tlsFault(d exitgate.Destination, at netip.AddrPort, err error) error {
 	var op *net.OpError
 	var rec tls.RecordHeaderError
 	var unfit *unfitError
+	var bug *exitgate.Bug
 	switch {
+	case errors.As(err, &bug):
+		return bug
 	case errors.As(err, &cert):
 		f.Type, f.Reason = "tls_certificate_error", fmt.Sprintf("the certificate of %s is not valid: %v", d, certReason(cert))
 	case errors.As(err, &rec):
