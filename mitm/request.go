@@ -86,8 +86,11 @@ func (p *Proxy) carry(a *answer) error {
 	if !x.begun || !x.asked || x.flow.Verdict.Action != exitgate.Allow {
 		return &exitgate.Bug{Step: "pipeline", Err: errors.New("the request passed the pipeline without a verdict that allows and a record")}
 	}
-	if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody {
-		http.NewResponseController(a.w).EnableFullDuplex() // so that an early answer to an upload gets through
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = guarded{r.Body}
+		if r.ProtoMajor == 1 {
+			http.NewResponseController(a.w).EnableFullDuplex() // so that an early answer to an upload gets through
+		}
 	}
 	res, err := p.roundTrip(a)
 	if err != nil {
