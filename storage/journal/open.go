@@ -237,7 +237,10 @@ func (j *Journal) interrupt(last time.Time) error {
 	for id, b := range j.open {
 		f, err := j.read(b)
 		if err != nil {
-			return fmt.Errorf("end what was left open: %w", err)
+			if err := j.undecodable(id, b, err); err != nil {
+				return err
+			}
+			continue
 		}
 		f.Interrupted = true
 		if f.End = last; f.End.Before(f.Begin) {
@@ -254,6 +257,19 @@ func (j *Journal) interrupt(last time.Time) error {
 		j.stats.Interrupted++
 	}
 	return nil
+}
+
+// undecodable puts aside a begin whose bytes are as they were written and which is no flow all the same: a fault of the
+// program that wrote it, for which the gateway should not stay down. Called with mu held.
+func (j *Journal) undecodable(id exitgate.ID, b begun, cause error) error {
+	fr, err := readFrame(b.seg, b.off, b.seg.size)
+	if err != nil {
+		return fmt.Errorf("end what was left open: %w", err)
+	}
+	j.o.Log.Error("journal: a flow that was left open cannot be decoded; it is kept in quarantine", "flow", id, "err", cause)
+	j.forget(id)
+	j.stats.Quarantined++
+	return j.quarantine(id.String()+".flow", fr.payload)
 }
 
 // read returns an open flow as it began. Called with mu held.

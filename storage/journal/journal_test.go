@@ -1,0 +1,514 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
+	"github.com/exitgate/exitgate/storage/storagetest"
+)
+
+func TestEachFlowIsStoredOnce(t *testing.T) {
+	var m memory
+	j := start(t, t.TempDir(), &m, Options{Batch: 10})
+	flows := pass(t, j, 105)
+	stop(t, j)
+	wantAll(t, &m, flows)
+	if s := j.Stats(); s.Waiting != 0 || s.Stored != 105 || s.Open != 0 || s.StoreErrors != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a[b*c", "journal")
+	var m memory
+	j := start(t, dir, &m, Options{})
+	pass(t, j, 1)
+	stop(t, j)
+	for name, want := range map[string]os.FileMode{dir: 0o700, segmentName(dir, 1): 0o600, filepath.Join(dir, "cursor"): 0o600} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v; want %o", name, info.Mode(), err, want)
+		}
+	}
+	j = start(t, dir, &m, Options{})
+	stop(t, j)
+}
+
+func TestOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, &memory{}, Options{})
+	defer stop(t, j)
+	if _, err := Open(t.Context(), dir, &memory{}, Options{Log: quiet()}); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second journal in the same folder: %v", err)
+	}
+}
+
+// TestFlushInTime: a lone flow does not wait for its batch to fill.
+func TestFlushInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		j := start(t, t.TempDir(), &m, Options{})
+		pass(t, j, 1)
+		time.Sleep(251 * time.Millisecond)
+		synctest.Wait()
+		if m.len() != 1 {
+			t.Error("not stored after FlushEvery")
+		}
+		stop(t, j)
+	})
+}
+
+// TestOpenIsShown: a flow that stays open is stored as open, and its end replaces that.
+func TestOpenIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		j := start(t, t.TempDir(), &m, Options{})
+		begun, ended := pair()
+		begin(t, j, begun)
+		time.Sleep(1900 * time.Millisecond)
+		synctest.Wait()
+		if m.len() != 0 {
+			t.Error("stored as open at once: most flows are short")
+		}
+		time.Sleep(1200 * time.Millisecond)
+		synctest.Wait()
+		if got, _ := m.get(begun.ID); got == nil {
+			t.Fatal("not stored as open")
+		} else {
+			storagetest.Same(t, got, begun)
+		}
+		end(t, j, ended)
+		stop(t, j)
+		wantAll(t, &m, []*exitgate.Flow{ended})
+	})
+}
+
+func TestStoreThatFails(t *testing.T) {
+	for name, fail := range map[string]func(context.Context, []*exitgate.Flow) error{
+		"error":  down,
+		"panic":  func(context.Context, []*exitgate.Flow) error { panic("index out of range") },
+		"hangs":  func(ctx context.Context, _ []*exitgate.Flow) error { <-ctx.Done(); return ctx.Err() },
+		"nil":    func(context.Context, []*exitgate.Flow) error { var m map[int]int; m[1] = 1; return nil },
+		"slowly": func(ctx context.Context, _ []*exitgate.Flow) error { time.Sleep(3 * time.Second); return errDown },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := memory{before: fail}
+				j := start(t, t.TempDir(), &m, Options{Batch: 7, Queue: 20})
+				flows := pass(t, j, 100) // does not wait for the store
+				time.Sleep(2 * time.Minute)
+				if s := j.Stats(); s.Waiting != 100 || s.StoreErrors == 0 || s.LastError == "" || s.FailingSince.IsZero() || s.Oldest.IsZero() {
+					t.Errorf("stats while it fails: %+v", s)
+				}
+				m.do(nil)
+				flows = append(flows, pass(t, j, 50)...)
+				time.Sleep(time.Minute)
+				if s := j.Stats(); s.Waiting != 0 || s.LastError != "" || !s.Oldest.IsZero() {
+					t.Errorf("stats when it works again: %+v", s)
+				}
+				flows = append(flows, pass(t, j, 5)...)
+				stop(t, j)
+				wantAll(t, &m, flows)
+			})
+		})
+	}
+}
+
+// TestCloseWithHungStore: a store that heeds nothing holds up neither the data path nor Close.
+func TestCloseWithHungStore(t *testing.T) {
+	release := make(chan struct{})
+	m := memory{before: func(context.Context, []*exitgate.Flow) error { <-release; return errDown }}
+	dir := t.TempDir()
+	j := start(t, dir, &m, Options{Batch: 1})
+	flows := pass(t, j, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := j.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "3 flows") {
+		t.Errorf("close: %v", err)
+	}
+	close(release)
+	<-j.done
+	j.closeFiles()
+	var good memory
+	j = start(t, dir, &good, Options{})
+	stop(t, j)
+	wantAll(t, &good, flows)
+}
+
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	var flows []*exitgate.Flow
+	for range 3 { // three lives in which the store is down
+		m := memory{before: down}
+		j := start(t, dir, &m, Options{SegmentBytes: 8 << 10, MaxBytes: 1 << 20})
+		flows = append(flows, pass(t, j, 11)...)
+		crash(t, j)
+	}
+	var m memory
+	j := start(t, dir, &m, Options{})
+	flows = append(flows, pass(t, j, 3)...)
+	stop(t, j)
+	wantAll(t, &m, flows)
+	j = start(t, dir, &m, Options{})
+	if s := j.Stats(); s.Waiting != 0 || s.Bytes != 0 {
+		t.Errorf("after all was stored: %+v", s)
+	}
+	stop(t, j)
+}
+
+func TestInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	m := memory{before: down}
+	j := start(t, dir, &m, Options{})
+	begun, _ := pair()
+	begin(t, j, begun)
+	ended := pass(t, j, 2)
+	crash(t, j)
+	m.do(nil)
+	for range 2 { // the second time there is nothing left to interrupt
+		j = start(t, dir, &m, Options{})
+		stop(t, j)
+	}
+	got, times := m.get(begun.ID)
+	if times != 1 || got.Outcome() != exitgate.OutcomeInterrupted || got.End.Before(got.Begin) || time.Since(got.End) > time.Hour {
+		t.Fatalf("%d times, %+v", times, got)
+	}
+	got.Interrupted, got.End = false, time.Time{}
+	storagetest.Same(t, got, begun)
+	for _, f := range ended {
+		if got, _ := m.get(f.ID); got == nil || got.Interrupted {
+			t.Errorf("an ended flow: %+v", got)
+		}
+	}
+}
+
+// TestChangedSubject: what End says of the question holds, also where only a header was changed in place.
+func TestChangedSubject(t *testing.T) {
+	dir := t.TempDir()
+	m := memory{before: down}
+	j := start(t, dir, &m, Options{})
+	begun, ended := pair()
+	begin(t, j, begun)
+	begun.Question.HTTP.Headers["accept"] = []string{"changed after Begin"} // the map is shared with ended
+	end(t, j, ended)
+	crash(t, j)
+	m.do(nil)
+	j = start(t, dir, &m, Options{})
+	stop(t, j)
+	wantAll(t, &m, []*exitgate.Flow{ended})
+}
+
+func TestFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory{before: down}
+		dir := t.TempDir()
+		j := start(t, dir, &m, Options{MaxBytes: 100 << 10, Batch: 5, Queue: 5})
+		open, done := pair()
+		begin(t, j, open)
+		var flows []*exitgate.Flow
+		for {
+			begun, ended := pair()
+			if err := j.Begin(t.Context(), begun); err != nil {
+				time.Sleep(time.Second)
+				err := j.Begin(t.Context(), begun)
+				if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), dir) {
+					t.Errorf("the error does not name the cause: %v", err)
+				}
+				break
+			}
+			end(t, j, ended)
+			flows = append(flows, ended)
+		}
+		if len(flows) < 10 {
+			t.Errorf("only %d flows fit", len(flows))
+		}
+		end(t, j, done) // an end is always taken
+		flows = append(flows, done)
+		m.do(nil)
+		time.Sleep(time.Minute)
+		flows = append(flows, pass(t, j, 5)...)
+		stop(t, j)
+		wantAll(t, &m, flows)
+		if s := j.Stats(); s.Refused != 2 || s.Bytes > 60<<10 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestCarryForward: one flow that stays open does not keep every segment since it began.
+func TestCarryForward(t *testing.T) {
+	dir := t.TempDir()
+	var m memory
+	j := start(t, dir, &m, Options{MaxBytes: 64 << 10, SegmentBytes: 8 << 10, Batch: 3, FlushEvery: time.Millisecond})
+	begun, ended := pair()
+	begin(t, j, begun)
+	stays, _ := pair()
+	begin(t, j, stays)
+	var flows []*exitgate.Flow
+	for range 40 { // more than MaxBytes in all
+		flows = append(flows, pass(t, j, 3)...)
+		waitStored(j)
+	}
+	if s := j.Stats(); s.Bytes > 32<<10 {
+		t.Errorf("%d bytes are kept for two open flows", s.Bytes)
+	}
+	m.do(down)
+	end(t, j, ended)
+	crash(t, j)
+	m.do(nil)
+	j = start(t, dir, &m, Options{})
+	stop(t, j)
+	got, _ := m.get(stays.ID)
+	if got == nil || !got.Interrupted || got.Question.HTTP == nil {
+		t.Fatalf("the flow that stayed open: %+v", got)
+	}
+	if got, _ := m.get(ended.ID); got == nil {
+		t.Error("the flow that was carried forward and ended is lost")
+	} else {
+		storagetest.Same(t, got, ended)
+	}
+	for _, f := range flows {
+		if _, times := m.get(f.ID); times != 1 {
+			t.Fatalf("a flow was stored %d times", times)
+		}
+	}
+}
+
+// waitStored waits until nothing waits.
+func waitStored(j *Journal) {
+	for {
+		j.mu.Lock()
+		waiting, drained := j.stats.Waiting, j.drained
+		j.mu.Unlock()
+		if waiting == 0 {
+			return
+		}
+		<-drained
+	}
+}
+
+// TestBadFlow: a flow that the store refuses while it takes others is put aside, alone.
+func TestBadFlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		dir := t.TempDir()
+		j := start(t, dir, &m, Options{Batch: 50})
+		bad, badEnd := pair()
+		m.do(func(_ context.Context, flows []*exitgate.Flow) error {
+			if slices.ContainsFunc(flows, func(f *exitgate.Flow) bool { return f.ID == bad.ID }) {
+				return errors.New("value too long")
+			}
+			return nil
+		})
+		begin(t, j, bad)
+		end(t, j, badEnd)
+		time.Sleep(10 * time.Minute) // alone, it could be the store
+		if s := j.Stats(); s.Waiting != 1 || s.Quarantined != 0 {
+			t.Errorf("a lone flow: %+v", s)
+		}
+		flows := pass(t, j, 30)
+		time.Sleep(time.Minute)
+		flows = append(flows, pass(t, j, 5)...)
+		stop(t, j)
+		for _, f := range flows {
+			if got, _ := m.get(f.ID); got == nil {
+				t.Fatal("a neighbour is lost")
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "quarantine", bad.ID.String()+".json")); err != nil || j.Stats().Quarantined != 1 {
+			t.Errorf("%v, %+v", err, j.Stats())
+		}
+	})
+}
+
+func TestMisuse(t *testing.T) {
+	var m memory
+	j := start(t, t.TempDir(), &m, Options{})
+	begun, ended := pair()
+	begin(t, j, begun)
+	begin(t, j, begun)
+	end(t, j, ended)
+	end(t, j, ended) // a second end
+	_, other := pair()
+	end(t, j, other) // an end without a begin
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := j.Begin(ctx, begun); !errors.Is(err, context.Canceled) {
+		t.Errorf("begin with a cancelled context: %v", err)
+	}
+	stop(t, j)
+	for _, f := range []*exitgate.Flow{ended, other} {
+		got, _ := m.get(f.ID)
+		storagetest.Same(t, got, f)
+	}
+	if err := j.Begin(t.Context(), begun); !errors.Is(err, ErrClosed) {
+		t.Errorf("begin after close: %v", err)
+	}
+	if err := j.End(t.Context(), begun); !errors.Is(err, ErrClosed) {
+		t.Errorf("end after close: %v", err)
+	}
+	if err := j.Close(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("close after close: %v", err)
+	}
+}
+
+func TestTail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := start(t, t.TempDir(), &memory{}, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		filter, err := storage.ParseQuery("-host:other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := j.Tail(ctx, filter)
+		slow := j.Tail(t.Context(), storage.Filter{})
+		_, other := pair()
+		other.Question.Host.Name = "other"
+		end(t, j, other)
+		flows := pass(t, j, 3)
+		for _, want := range flows {
+			if got := <-all; got.ID != want.ID {
+				t.Errorf("got %s, want %s", got.ID, want.ID)
+			}
+		}
+		cancel()
+		if _, ok := <-all; ok {
+			t.Error("the tail goes on after its context is done")
+		}
+		synctest.Wait()
+		pass(t, j, tailBuffer+10)
+		if n := j.Stats().TailDrops; n != 13 { // one is in the hands of the goroutine that copies
+			t.Errorf("%d drops are counted, want 13", n)
+		}
+		stop(t, j)
+		n := 0
+		for range slow {
+			n++
+		}
+		if n != 1+tailBuffer {
+			t.Errorf("the slow tail got %d flows", n)
+		}
+		if _, ok := <-j.Tail(t.Context(), filter); ok {
+			t.Error("a tail of a closed journal")
+		}
+	})
+}
+
+// disk is a file whose calls fail when a test says so.
+type disk struct {
+	file
+	fail func(call string) (short int, err error)
+}
+
+func (d disk) WriteAt(b []byte, off int64) (int, error) {
+	if short, err := d.fail("write"); err != nil {
+		n, _ := d.file.WriteAt(b[:min(short, len(b))], off)
+		return n, err
+	}
+	return d.file.WriteAt(b, off)
+}
+
+func (d disk) Sync() error {
+	if _, err := d.fail("sync"); err != nil {
+		return err
+	}
+	return d.file.Sync()
+}
+
+func TestDiskThatFails(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EDQUOT} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			failing := false
+			o := Options{Log: quiet(), openFile: func(name string, create bool) (file, error) {
+				f, err := openFile(name, create)
+				return disk{f, func(call string) (int, error) {
+					if failing && call == "write" {
+						return 77, errno
+					}
+					return 0, nil
+				}}, err
+			}}
+			dir := t.TempDir()
+			var m memory
+			j := start(t, dir, &m, o)
+			flows := pass(t, j, 3)
+			begun, ended := pair()
+			begin(t, j, begun)
+			left, _ := pair()
+			begin(t, j, left)
+			failing = true
+			refused, _ := pair()
+			if err := j.Begin(t.Context(), refused); !errors.Is(err, errno) {
+				t.Errorf("begin on a disk that fails: %v", err)
+			}
+			end(t, j, ended) // is kept in memory
+			failing = false
+			flows = append(flows, pass(t, j, 3)...)
+			waitStored(j)
+			if s := j.Stats(); s.DiskErrors == 0 || s.Refused != 1 || s.LostEnds != 0 {
+				t.Errorf("stats %+v", s)
+			}
+			crash(t, j)
+			j = start(t, dir, &m, Options{})
+			stop(t, j)
+			for _, f := range append(flows, ended) {
+				got, _ := m.get(f.ID)
+				if got == nil {
+					t.Fatal("a flow is lost")
+				}
+				storagetest.Same(t, got, f)
+			}
+			if got, _ := m.get(left.ID); got == nil || !got.Interrupted {
+				t.Errorf("the flow that was left open: %+v", got)
+			}
+			if got, _ := m.get(refused.ID); got != nil {
+				t.Error("the refused flow was stored")
+			}
+		})
+	}
+}
+
+func TestSync(t *testing.T) {
+	var syncs int
+	var failing error
+	o := Options{Sync: true, SyncEvery: time.Hour, openFile: func(name string, create bool) (file, error) {
+		f, err := openFile(name, create)
+		return disk{f, func(call string) (int, error) {
+			if call == "sync" {
+				syncs++
+				return 0, failing
+			}
+			return 0, nil
+		}}, err
+	}}
+	var m memory
+	j := start(t, t.TempDir(), &m, o)
+	for i := range 3 {
+		begun, ended := pair()
+		begin(t, j, begun)
+		if syncs <= i {
+			t.Fatal("begin returned before the sync")
+		}
+		end(t, j, ended)
+	}
+	failing = syscall.EIO
+	begun, _ := pair()
+	if err := j.Begin(t.Context(), begun); err == nil {
+		t.Error("begin returned nil, and the sync had failed")
+	}
+	failing = nil
+	pass(t, j, 1)
+	stop(t, j)
+	if m.len() != 4 {
+		t.Errorf("%d flows stored, want 4", m.len())
+	}
+}
