@@ -21,14 +21,14 @@ type Config struct {
 	Hosts []HostEntry `yaml:"hosts"`
 	// What is particular about a class. A class does not have to be listed here.
 	Classes map[string]ClassEntry `yaml:"classes"`
-	// The policy.
+	// The policy. A change of the directory's name needs a restart; what is in it is loaded again by a reload.
 	Policy Policy `yaml:"policy"`
 	// Where flows, grants and exemptions are kept. A change needs a restart.
 	Store Store `yaml:"store"`
 	// The journal that flows are written to before anything leaves, and from which the store is fed. A change
 	// needs a restart.
 	Journal Journal `yaml:"journal"`
-	// The interception CA. A change needs a restart.
+	// The interception CA.
 	CA CA `yaml:"ca"`
 	// How the outside is reached. A change needs a restart.
 	Upstream Upstream `yaml:"upstream"`
@@ -108,7 +108,7 @@ type Journal struct {
 // CA configures the interception CA.
 type CA struct {
 	// Names that must never be read, with all below them: they become excluded name constraints of the issuer,
-	// so that hosts themselves refuse a leaf for them. They take effect when the issuer is made anew.
+	// so that hosts themselves refuse a leaf for them. A change makes a new issuer, under the same root.
 	NeverIntercept []string `yaml:"never_intercept"`
 }
 
@@ -172,9 +172,7 @@ type Timeouts struct {
 	RequestHeader Duration `yaml:"request_header"`
 	// A host's connection between two requests.
 	Idle Duration `yaml:"idle"`
-	// One answer of the policy; when it passes, the answer is a refusal.
-	Decide Duration `yaml:"decide"`
-	// One name.
+	// Finding the addresses of a name.
 	Resolve Duration `yaml:"resolve"`
 	// All addresses of a name together.
 	Connect Duration `yaml:"connect"`

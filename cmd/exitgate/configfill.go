@@ -47,13 +47,13 @@ func defaultData() string {
 
 // complete fills in what was left out and makes paths absolute; dir is the configuration file's.
 func (c *Config) complete(dir string) *Config {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
 	if env := os.Getenv("EXITGATE_DATA"); c.DataDir == "" && env != "" {
 		c.DataDir = env
 	}
 	c.DataDir = relativeTo(dir, cmp.Or(c.DataDir, defaultData()))
-	if abs, err := filepath.Abs(c.DataDir); err == nil {
-		c.DataDir = abs
-	}
 	c.Gateway = cmp.Or(c.Gateway, "exitgate")
 	c.Listen.Proxy = cmp.Or(c.Listen.Proxy, "127.0.0.1:3128")
 	c.Listen.Admin = cmp.Or(c.Listen.Admin, "127.0.0.1:9128")
@@ -100,7 +100,6 @@ func (t *Timeouts) fill() {
 	t.Handshake = cmp.Or(t.Handshake, "10s")
 	t.RequestHeader = cmp.Or(t.RequestHeader, "20s")
 	t.Idle = cmp.Or(t.Idle, "2m")
-	t.Decide = cmp.Or(t.Decide, "2s")
 	t.Resolve = cmp.Or(t.Resolve, "5s")
 	t.Connect = cmp.Or(t.Connect, "10s")
 	t.UpstreamTLS = cmp.Or(t.UpstreamTLS, "10s")

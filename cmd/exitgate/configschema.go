@@ -72,8 +72,14 @@ func typeName(e ast.Expr) string {
 	panic(fmt.Sprintf("config.go: a field of type %T", e))
 }
 
-// element returns the type of the elements when typ begins with prefix.
-func element(typ, prefix string) (string, bool) { return strings.CutPrefix(typ, prefix) }
+// element returns the type of the elements when typ begins with prefix ("[]", "map[string]"), and "" otherwise.
+func element(typ, prefix string) (string, bool) {
+	elem, ok := strings.CutPrefix(typ, prefix)
+	if !ok {
+		return "", false
+	}
+	return elem, true
+}
 
 func (s schema) key(typ, name string) (key, bool) {
 	i := slices.IndexFunc(s[typ], func(k key) bool { return k.name == name })

@@ -1,0 +1,340 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/ca"
+	"github.com/exitgate/exitgate/cmd/internal/pipeline"
+	"github.com/exitgate/exitgate/inspect"
+	"github.com/exitgate/exitgate/mitm"
+	"github.com/exitgate/exitgate/policy"
+	"github.com/exitgate/exitgate/storage"
+	"github.com/exitgate/exitgate/storage/journal"
+	"github.com/exitgate/exitgate/storage/postgres"
+	"github.com/exitgate/exitgate/storage/sqlite"
+	"github.com/exitgate/exitgate/web"
+)
+
+// A gateway is every part, joined.
+type gateway struct {
+	file  string // of the configuration; "" none
+	log   *slog.Logger
+	since time.Time
+
+	lock    *os.File
+	issuer  *ca.Issuer
+	store   storage.Store
+	journal *journal.Journal
+	policy  *policy.Engine
+	hosts   mitm.Hosts
+	proxy   mitm.Proxy
+	metrics *web.Metrics
+
+	listenProxy, listenAdmin, listenSocket net.Listener
+
+	closers []func() // undo what was opened, last first
+
+	reloading sync.Mutex // held for a whole reload, or change of the policy's data: one at a time
+	config    atomic.Pointer[Config]
+	classes   atomic.Pointer[map[exitgate.Class]bool] // that the configuration names
+	failed    atomic.Pointer[string]                  // what is wrong with the last reload; nil nothing
+}
+
+// settings returns the configuration in force, which is never changed, only replaced.
+func (g *gateway) settings() *Config { return g.config.Load() }
+
+// use puts a configuration in force.
+func (g *gateway) use(c *Config) {
+	known := map[exitgate.Class]bool{}
+	for _, h := range c.Hosts {
+		known[exitgate.Class(h.Class)] = true
+	}
+	for name := range c.Classes {
+		known[exitgate.Class(name)] = true
+	}
+	g.classes.Store(&known)
+	g.config.Store(c)
+}
+
+// openGateway opens every part in the order in which they need each other. After an error nothing stays open.
+func openGateway(ctx context.Context, c *Config, file string, log *slog.Logger) (*gateway, error) {
+	g := &gateway{file: file, log: log, since: time.Now().UTC()}
+	g.use(c)
+	for _, step := range []func(context.Context) error{
+		g.listen, g.openData, g.openIssuer, g.openStore, g.openPolicy, g.openMetrics, g.openEngine,
+	} {
+		if err := step(ctx); err != nil {
+			g.close()
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// close closes what is open, last first. The engine must have been shut down.
+func (g *gateway) close() {
+	for i := len(g.closers) - 1; i >= 0; i-- {
+		g.closers[i]()
+	}
+	g.closers = nil
+}
+
+func (g *gateway) onClose(f func()) { g.closers = append(g.closers, f) }
+
+// listen comes first, so that a port that is taken stops the start before anything is written. Multipath TCP stays
+// off: the engine's splicing and address checks are for plain TCP.
+func (g *gateway) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	for _, l := range []struct {
+		key  string
+		addr HostPort
+		to   *net.Listener
+	}{{"listen.proxy", g.settings().Listen.Proxy, &g.listenProxy}, {"listen.admin", g.settings().Listen.Admin, &g.listenAdmin}} {
+		if l.addr == "off" {
+			continue
+		}
+		ln, err := lc.Listen(ctx, "tcp", string(l.addr))
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.key, err)
+		}
+		*l.to = ln
+		g.onClose(func() { ln.Close() })
+	}
+	return nil
+}
+
+func (g *gateway) openData(context.Context) (err error) {
+	if g.lock, err = openData(g.settings().DataDir); err != nil {
+		return err
+	}
+	g.onClose(func() { g.lock.Close() })
+	// Whoever left a socket behind is dead: the lock says so.
+	socket := adminSocket(g.settings().DataDir)
+	os.Remove(socket)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return fmt.Errorf("open the admin socket: %w", err)
+	}
+	g.onClose(func() { l.Close() }) // which removes it
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return fmt.Errorf("open the admin socket: %w", err)
+	}
+	g.listenSocket = l
+	return nil
+}
+
+func (g *gateway) openIssuer(context.Context) (err error) {
+	g.issuer, err = ca.Open(ca.Options{
+		Dir:            inData(g.settings(), "ca"),
+		NeverIntercept: g.settings().CA.NeverIntercept,
+		Gateway:        g.settings().Gateway,
+		Logger:         g.log,
+	})
+	return err
+}
+
+func (g *gateway) openStore(ctx context.Context) error {
+	var err error
+	where := g.settings().storeURL()
+	if path, ok := strings.CutPrefix(where, "sqlite:"); ok {
+		g.store, err = sqlite.Open(ctx, path)
+	} else {
+		open, cancel := context.WithTimeout(ctx, 15*time.Second)
+		defer cancel()
+		g.store, err = postgres.Open(open, where, postgres.Options{})
+	}
+	if err != nil {
+		return err
+	}
+	g.onClose(func() { g.warn("close the store", g.store.Close()) })
+	g.journal, err = journal.Open(ctx, g.settings().Journal.Dir, g.store, journal.Options{
+		MaxBytes: g.settings().Journal.MaxBytes.value(),
+		Sync:     g.settings().Journal.Sync == "disk",
+		Log:      g.log,
+	})
+	if err != nil {
+		return err
+	}
+	g.onClose(g.closeJournal)
+	return nil
+}
+
+// closeJournal gives the journal a moment to hand all it has to the store; what it cannot stays on disk.
+func (g *gateway) closeJournal() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	g.warn("close the journal", g.journal.Close(ctx))
+}
+
+func (g *gateway) warn(what string, err error) {
+	if err != nil {
+		g.log.Warn(what+" failed", "err", err)
+	}
+}
+
+func (g *gateway) openPolicy(ctx context.Context) error {
+	dir := g.settings().Policy.Dir
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && dir == inData(g.settings(), "policy") {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	data, err := g.data(ctx, g.settings())
+	if err != nil {
+		return err
+	}
+	if g.policy, err = policy.New(ctx, policy.Options{Dir: dir, Logger: g.log}, data); err != nil {
+		return err
+	}
+	return g.hosts.Set(registered(g.settings()))
+}
+
+// data is what the policy decides from besides its directory.
+func (g *gateway) data(ctx context.Context, c *Config) (d policy.Data, err error) {
+	if d.Grants, err = g.store.Grants(ctx); err != nil {
+		return d, fmt.Errorf("read the grants from the store: %w", err)
+	}
+	if d.Exemptions, err = g.store.Exemptions(ctx); err != nil {
+		return d, fmt.Errorf("read the exemptions from the store: %w", err)
+	}
+	for name, class := range c.Classes {
+		if class.Audit {
+			d.AuditClasses = append(d.AuditClasses, exitgate.Class(name))
+		}
+	}
+	return d, nil
+}
+
+// registered is the configuration's list of hosts as the engine takes it.
+func registered(c *Config) []mitm.RegisteredHost {
+	var list []mitm.RegisteredHost
+	for _, h := range c.Hosts {
+		r := mitm.RegisteredHost{Name: string(h.Name), Class: exitgate.Class(h.Class), Token: h.TokenSHA256.value()}
+		for _, p := range h.Addresses {
+			r.Addresses = append(r.Addresses, p.value())
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+func (g *gateway) openEngine(context.Context) error {
+	c := g.settings()
+	key, err := fingerprintKey(c.DataDir)
+	if err != nil {
+		return err
+	}
+	secrets := inspect.NewRedactor(key, inspect.Secrets{Headers: c.Redact.Headers, Query: c.Redact.QueryKeys})
+	p := &g.proxy
+	p.Gateway = c.Gateway
+	p.Decider, p.Issuer, p.Identify = g.policy, g.issuer, &g.hosts
+	p.Recorder = web.Logged(g.log, g.metrics.Recorder(g.journal))
+	p.Sniff = inspect.Sniff
+	p.NewScreen = func() mitm.Screen {
+		return inspect.NewScreen(inspect.ScreenLimits{Head: int(c.Limits.HeaderBytes.value())})
+	}
+	pipeline.Set(p, pipeline.Options{Redact: secrets, RequestBody: c.Limits.RequestBody.value(), ResponseBody: c.Limits.ResponseBody.value()})
+	for _, allow := range c.Upstream.Allow {
+		p.Guard.Allow = append(p.Guard.Allow, allow.value())
+	}
+	if len(c.Upstream.ConnectTo) > 0 {
+		p.Resolver = newConnectTo(c)
+	}
+	p.Limits, p.Timeouts, p.Logger = engineLimits(c), engineTimeouts(c), g.log
+	p.Refusals = mitm.RefusalText{Command: g.command(), Connect: map[RefuseConnect]mitm.ConnectRefusal{
+		"auto": mitm.RefuseAuto, "inside": mitm.RefuseInside, "outside": mitm.RefuseOutside}[c.RefuseConnect]}
+	if p.Upstream, err = g.upstream(); err != nil {
+		return err
+	}
+	return p.Start()
+}
+
+// command is how people on this machine call exitgate for this gateway.
+func (g *gateway) command() []string {
+	if g.settings().DataDir == defaultData() {
+		return []string{"exitgate"}
+	}
+	return []string{"exitgate", "--data", g.settings().DataDir}
+}
+
+func (g *gateway) upstream() (u mitm.Upstream, err error) {
+	c := g.settings().Upstream
+	u = mitm.Upstream{
+		IsOwn:              g.issuer.IsOwn,
+		ClientCertificates: g.settings().loaded.certificates,
+		NoProxy:            c.NoProxy,
+		DisableHTTP2:       c.DisableHTTP2,
+		DisableMLKEM:       c.DisableMLKEM,
+	}
+	if c.Proxy != "" {
+		if u.Proxy, err = url.Parse(string(c.Proxy)); err != nil {
+			return u, errors.New("upstream.proxy: it cannot be read as a URL")
+		}
+	}
+	if len(g.settings().loaded.roots) == 0 {
+		return u, nil
+	}
+	if u.Roots, err = x509.SystemCertPool(); err != nil {
+		return u, fmt.Errorf("read the system's CA certificates: %w", err)
+	}
+	for _, pem := range g.settings().loaded.roots {
+		u.Roots.AppendCertsFromPEM(pem)
+	}
+	return u, nil
+}
+
+func engineLimits(c *Config) mitm.Limits {
+	return mitm.Limits{
+		Connections:        c.Limits.Connections.value(),
+		ConnectionsPerHost: c.Limits.ConnectionsPerHost.value(),
+		Streams:            c.Limits.Streams.value(),
+		HeaderBytes:        int(c.Limits.HeaderBytes.value()),
+		SpliceBytes:        c.Limits.SpliceBytes.value(),
+	}
+}
+
+func engineTimeouts(c *Config) mitm.Timeouts {
+	t := c.Timeouts
+	return mitm.Timeouts{
+		FirstBytes: t.FirstBytes.value(), Handshake: t.Handshake.value(), RequestHeader: t.RequestHeader.value(),
+		Idle: t.Idle.value(), Resolve: t.Resolve.value(), Connect: t.Connect.value(), UpstreamTLS: t.UpstreamTLS.value(),
+		ResponseHeader: t.ResponseHeader.value(), BodyIdle: t.BodyIdle.value(), SpliceIdle: t.SpliceIdle.value(),
+	}
+}
+
+// connectTo resolves the destinations that the configuration sends elsewhere, and all others as the system does.
+type connectTo map[string]netip.AddrPort
+
+func newConnectTo(c *Config) connectTo {
+	r := connectTo{}
+	for target, addr := range c.Upstream.ConnectTo {
+		r[strings.ToLower(target)] = addr.value()
+	}
+	return r
+}
+
+// Resolve implements mitm.Resolver.
+func (r connectTo) Resolve(ctx context.Context, host string, port uint16) ([]netip.AddrPort, error) {
+	d := exitgate.Destination{Host: host, Port: port}
+	if addr, ok := r[d.String()]; ok {
+		return []netip.AddrPort{addr}, nil
+	}
+	if a, ok := d.IP(); ok {
+		return []netip.AddrPort{netip.AddrPortFrom(a, port)}, nil
+	}
+	return mitm.SystemResolver{}.Resolve(ctx, host, port)
+}
