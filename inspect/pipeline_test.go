@@ -185,3 +185,36 @@ func BenchmarkRequestStepsBase(b *testing.B) {
 		req.Header = header.Clone()
 	}
 }
+
+// TestRequestStepsAllocate holds the request steps to a budget of 25 allocations for a GET with nine fields, two
+// cookies and a token.
+func TestRequestStepsAllocate(t *testing.T) {
+	steps := append(front(), back()...)
+	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(get9)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &exitgate.Flow{}
+	x := &exitgate.Exchange{Flow: f}
+	req = req.WithContext(exitgate.WithExchange(context.Background(), x))
+	header, u := req.Header, *req.URL
+	var q exitgate.Request
+	prepare := func() {
+		*f = exitgate.Flow{}
+		f.Question.Way, f.Question.Dest = exitgate.WayProxy, exitgate.Destination{Host: "api.example.com", Port: 443}
+		q = exitgate.Request{Scheme: "https", Proto: "HTTP/1.1"}
+		f.Question.HTTP = &q
+		*req.URL, req.Header, req.Host, req.Body = u, header.Clone(), "api.example.com", http.NoBody
+	}
+	base := testing.AllocsPerRun(200, prepare)
+	all := testing.AllocsPerRun(200, func() {
+		prepare()
+		if err := run(req, steps...); err != nil {
+			t.Fatal(err)
+		}
+		x.Settle()
+	})
+	if all-base > allocBudget {
+		t.Errorf("%v allocations", all-base)
+	}
+}
