@@ -64,7 +64,7 @@ type Request struct {
 	Proto   string              `json:"proto"`   // HTTP/1.0, HTTP/1.1 or HTTP/2.0, as the host speaks it
 	Upgrade string              `json:"upgrade"` // lower-case protocol of an Upgrade request, "websocket"; "" none
 
-	// EncodedSlash says that a path segment holds %2F or %5C, which only some servers take as it is.
+	// EncodedSlash says that a path segment holds %2F (or %252F), which only some servers take as it is.
 	EncodedSlash bool `json:"encoded_slash"`
 }
 
