@@ -2,9 +2,7 @@ package journal
 
 import (
 	"context"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/exitgate/exitgate"
 	"github.com/exitgate/exitgate/storage/storagetest"
@@ -13,13 +11,6 @@ import (
 type discard struct{}
 
 func (discard) WriteFlows(context.Context, []*exitgate.Flow) error { return nil }
-
-// cpu is the time that the process has used, kernel included.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
 
 // BenchmarkBeginEnd is what a request pays on the data path for its record, both writes included.
 func BenchmarkBeginEnd(b *testing.B) {
@@ -30,7 +21,7 @@ func BenchmarkBeginEnd(b *testing.B) {
 	defer j.Close(context.Background())
 	begun, ended := storagetest.Typical()
 	b.ReportAllocs()
-	start := cpu()
+	start := storagetest.CPU()
 	for b.Loop() {
 		f := *begun
 		f.ID = exitgate.NewID(f.Begin)
@@ -43,6 +34,6 @@ func BenchmarkBeginEnd(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(cpu()-start)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(storagetest.CPU()-start)/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(j.Stats().Bytes)/float64(b.N), "disk-B/op")
 }

@@ -43,8 +43,10 @@ func (s *store) WriteFlows(ctx context.Context, flows []*exitgate.Flow) error {
 	return nil
 }
 
+// copy writes flows by way of the temporary table, whose rows are gone with the transaction. There they are not
+// compressed: that would be done twice.
 func (s *store) copy(ctx context.Context, tx pgx.Tx, flows []*exitgate.Flow) error {
-	if _, err := tx.Exec(ctx, `CREATE TEMPORARY TABLE IF NOT EXISTS flows_in (LIKE flows) ON COMMIT DELETE ROWS`); err != nil {
+	if _, err := tx.Exec(ctx, `CREATE TEMPORARY TABLE IF NOT EXISTS flows_in (LIKE flows) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS`); err != nil {
 		return err
 	}
 	row := make([]any, 0, len(s.names))

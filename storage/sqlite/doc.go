@@ -12,9 +12,9 @@
 //
 // # Two kinds of column
 //
-// Binding sixty values a row would cost more than all else that a flow costs. So the columns that a query can name are
-// written, and every other column of [storage.Columns] is virtual: SQLite computes it from the record when somebody
-// reads it, as it stands there (not cut, control characters unescaped, and a time as text).
+// Binding sixty values a row would cost more than all else that a flow costs. So the table flow has the columns that a
+// query can name, and the view flows has every column of [storage.Columns], computed from the record when somebody
+// reads it, as it stands there (not cut, control characters unescaped, address and port together). Read the view.
 //
 // One connection writes, since SQLite has one writer anyway and waiting in Go is fair and can be cancelled; a few others
 // read, and neither waits for the other (WAL).

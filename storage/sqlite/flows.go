@@ -12,7 +12,7 @@ import (
 	"github.com/exitgate/exitgate/storage"
 )
 
-// written are the columns that are bound, in the order of insert; the rest are virtual.
+// written are the columns that are bound, in the order of insert; the view flows has the rest.
 var written = [...]string{"id", "conn", "kind", "begin", "end", "outcome", "way", "host", "class", "dest_host",
 	"method", "url", "status", "rule", "revision"}
 
@@ -49,8 +49,8 @@ func insertSQL(n int) string {
 		sets = append(sets, fmt.Sprintf(`"%s" = excluded."%s"`, name, name))
 	}
 	row := "(?" + strings.Repeat(",?", len(names)-1) + ")"
-	return "INSERT INTO flows (" + strings.Join(names, ",") + ") VALUES " + row + strings.Repeat(","+row, n-1) +
-		` ON CONFLICT ("id") DO UPDATE SET ` + strings.Join(sets, ",") + ` WHERE flows."end" IS NULL`
+	return "INSERT INTO flow (" + strings.Join(names, ",") + ") VALUES " + row + strings.Repeat(","+row, n-1) +
+		` ON CONFLICT ("id") DO UPDATE SET ` + strings.Join(sets, ",") + ` WHERE flow."end" IS NULL`
 }
 
 func (in *insert) close() error {
@@ -143,7 +143,7 @@ func (s *store) Flow(ctx context.Context, id exitgate.ID) (*exitgate.Flow, error
 }
 
 func (s *store) flows(ctx context.Context, where string, args ...any) ([]*exitgate.Flow, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT "record", "question" FROM flows WHERE `+where, args...)
+	rows, err := s.read.QueryContext(ctx, `SELECT "record", "question" FROM flow WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func open(ctx context.Context, path string) (*store, error) {
 		return nil, err
 	}
 	s := &store{path: path}
-	if s.write, err = connect(abs, 1, "journal_mode(WAL)", "synchronous(FULL)"); err != nil {
+	if s.write, err = connect(abs, 1, "page_size(16384)", "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(4000)", "cache_size(-32768)"); err != nil {
 		return nil, err
 	}
 	if s.read, err = connect(abs, readers, "query_only(1)"); err != nil {
@@ -139,7 +139,7 @@ func (s *store) tx(ctx context.Context, f func(*sql.Tx) error) error {
 
 func (s *store) Ping(ctx context.Context) error {
 	var one int
-	if err := s.read.QueryRowContext(ctx, "SELECT 1 FROM flows LIMIT 1").Scan(&one); err != nil && !errors.Is(err, sql.ErrNoRows) {
+	if err := s.read.QueryRowContext(ctx, "SELECT 1 FROM flow LIMIT 1").Scan(&one); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("ask the SQLite store %s: %w", s.path, err)
 	}
 	return nil

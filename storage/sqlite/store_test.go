@@ -20,3 +20,5 @@ func open(t testing.TB) storage.Store {
 func TestStore(t *testing.T) {
 	storagetest.Test(t, func(t *testing.T) storage.Store { return open(t) })
 }
+
+func BenchmarkWriteFlows(b *testing.B) { storagetest.BenchmarkWriteFlows(b, open(b)) }

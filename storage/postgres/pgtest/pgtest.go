@@ -138,6 +138,28 @@ func (c *Cluster) Stop(t testing.TB, how syscall.Signal) {
 	<-c.exited
 }
 
+// Hang stops every process of the server in its tracks, until Resume.
+func (c *Cluster) Hang(t testing.TB) { c.all(t, syscall.SIGSTOP) }
+
+// Resume lets a server that hangs go on.
+func (c *Cluster) Resume(t testing.TB) { c.all(t, syscall.SIGCONT) }
+
+// all signals the server and the processes that it has forked.
+func (c *Cluster) all(t testing.TB, how syscall.Signal) {
+	t.Helper()
+	pid := c.cmd.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, child := range strings.Fields(string(children)) {
+		if n, err := strconv.Atoi(child); err == nil {
+			syscall.Kill(n, how) // one that is gone need not be stopped
+		}
+	}
+	c.Signal(how)
+}
+
 // Signal sends a signal to the server; one that has ended does not mind.
 func (c *Cluster) Signal(s syscall.Signal) { c.cmd.Process.Signal(s) }
 
