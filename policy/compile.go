@@ -139,7 +139,7 @@ func regoError(err error) error {
 	}
 	b.WriteString(strings.Join(strings.Fields(e.Message), " "))
 	if d, ok := e.Details.(*ast.RefErrInvalidDetail); ok && len(d.OneOf) > 0 {
-		fmt.Fprintf(&b, " (%v is not one of %s)", d.Ref[d.Pos], oneOf(d.OneOf))
+		fmt.Fprintf(&b, " (%s is not one of %s)", bare(d.Ref[d.Pos].Value), oneOf(d.OneOf))
 	}
 	if len(list) > 1 {
 		fmt.Fprintf(&b, " (and %d more)", len(list)-1)
@@ -150,8 +150,11 @@ func regoError(err error) error {
 func oneOf(values []ast.Value) string {
 	names := make([]string, len(values))
 	for i, v := range values {
-		names[i] = strings.Trim(v.String(), `"`)
+		names[i] = bare(v)
 	}
 	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
+
+// bare writes a value as it stands in a reference.
+func bare(v ast.Value) string { return strings.Trim(v.String(), `"`) }

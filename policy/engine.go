@@ -132,11 +132,8 @@ func (e *Engine) Decide(ctx context.Context, q *exitgate.Question) (v exitgate.V
 			v = s.failed("it panicked")
 		}
 	}()
-	if q.HTTP != nil && tooDeep(q.HTTP.Path) {
-		return exitgate.Verdict{
-			Rule: exitgate.RuleMalformed, Revision: s.revision,
-			Reason: fmt.Sprintf("the path has more than %d segments", maxSegments),
-		}, nil
+	if v, refused := s.tooDeep(q); refused {
+		return v, nil
 	}
 	a := s.ask(q)
 	if s.kept == nil {
@@ -150,8 +147,14 @@ func (e *Engine) Decide(ctx context.Context, q *exitgate.Question) (v exitgate.V
 	return s.evaluateAndKeep(ctx, &a, string(key))
 }
 
-func tooDeep(path string) bool {
-	return len(path) > maxSegments && strings.Count(path, "/") > maxSegments
+// tooDeep refuses paths that would cost too much to match.
+func (s *snapshot) tooDeep(q *exitgate.Question) (v exitgate.Verdict, refused bool) {
+	if q.HTTP == nil || len(q.HTTP.Path) <= maxSegments || strings.Count(q.HTTP.Path, "/") <= maxSegments {
+		return v, false
+	}
+	v.Rule, v.Revision = exitgate.RuleMalformed, s.revision
+	v.Reason = fmt.Sprintf("the path has more than %d segments", maxSegments)
+	return v, true
 }
 
 var errNotAnswered = errors.New("the policy evaluated to nothing")

@@ -21,11 +21,14 @@ table := {
 	},
 }
 
-ask(stage, dest, more) := object.union({
-	"stage": stage, "at": "2025-06-01T12:00:00.000000000Z", "way": "proxy",
-	"host": {"name": "web01", "class": "app", "addr": "10.0.0.7", "by": "address"},
-	"dest": object.union({"port": 443}, dest),
-}, more)
+ask(stage, dest, more) := object.union(
+	{
+		"stage": stage, "at": "2025-06-01T12:00:00.000000000Z", "way": "proxy",
+		"host": {"name": "web01", "class": "app", "addr": "10.0.0.7", "by": "address"},
+		"dest": object.union({"port": 443}, dest),
+	},
+	more,
+)
 
 get_a := {"http": {"method": "GET", "scheme": "https", "encoded_slash": false, "headers": {}, "prefixes": ["/", "/a"], "segments": ["a"]}}
 

@@ -1,0 +1,25 @@
+# Rules beyond lists. They are Rego (https://www.openpolicyagent.org/docs/policy-language), and stand beside the
+# shipped policy, which reads the lists. "exitgate policy check" and "exitgate policy test" try this directory before
+# the gateway loads it.
+#
+# What a rule can look at is called input: its fields are those of a flow's question, with input.dest.keys (the name,
+# then "*.parent" of each parent) and input.http.prefixes (/, /a, /a/, /a/b) added for comparing. A field that does
+# not exist is an error when the policy is loaded. Rules cannot read the clock or the network: time is input.at.
+package exitgate
+
+# A reason to deny refuses, whatever is granted.
+#
+# deny contains "nobody uploads to paste sites" if {
+# 	"*.paste.example" in input.dest.keys
+# 	input.http.method in {"POST", "PUT"}
+# }
+# A rule can grant by itself. The id is what flows will name.
+#
+# grants contains "office-hours" if {
+# 	input.stage in {"connect", "request"}
+# 	input.host.class == "desk"
+# 	input.dest.host == "news.example.com"
+# 	[hour, _, _] := time.clock([time.parse_rfc3339_ns(input.at), "Europe/Berlin"])
+# 	hour >= 8
+# 	hour < 18
+# }
