@@ -96,7 +96,11 @@ func (p *parser) term() (Term, error) {
 	fd, known := fieldNamed(name)
 	if !known {
 		*p = start
-		return Term{}, p.errorf("there is no field %q%s; a word with a colon in it stands in double quotes", name, suggest(name, fieldNames()))
+		hint := suggest(name, fieldNames())
+		if hint == "" {
+			hint = "; the fields are " + strings.Join(fieldNames(), ", ")
+		}
+		return Term{}, p.errorf("there is no field %q%s; a word with a colon in it stands in double quotes", name, hint)
 	}
 	here := *p
 	value, err := p.value()
@@ -281,7 +285,7 @@ func instant(op Op) func(string, string, time.Time) (Term, string) {
 	}
 }
 
-// suggest returns ", did you mean X?" for the nearest of names, if one is near.
+// suggest returns " (did you mean X?)" for the nearest of names, if one is near.
 func suggest(name string, names []string) string {
 	best, distance := "", 3
 	for _, n := range names {
@@ -290,9 +294,9 @@ func suggest(name string, names []string) string {
 		}
 	}
 	if best == "" {
-		return "; the fields or values are " + strings.Join(names, ", ")
+		return ""
 	}
-	return fmt.Sprintf(", did you mean %s?", best)
+	return fmt.Sprintf(" (did you mean %s?)", best)
 }
 
 // edits is the number of letters to change, add, drop or swap with their neighbour (optimal string alignment).

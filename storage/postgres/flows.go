@@ -50,8 +50,11 @@ func (s *store) copy(ctx context.Context, tx pgx.Tx, flows []*exitgate.Flow) err
 		return err
 	}
 	row := make([]any, 0, len(s.names))
+	var record, question []byte // used again for each row: pgx has encoded one before it asks for the next
 	source := pgx.CopyFromSlice(len(flows), func(i int) ([]any, error) {
-		row = s.bind(row[:0], flows[i])
+		record = storage.AppendRecord(record[:0], flows[i])
+		question = storage.AppendQuestion(question[:0], &flows[i].Question)
+		row = append(s.bind(row[:0], flows[i]), record, question)
 		return row, nil
 	})
 	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "flows_in"}, s.names, source); err != nil {
@@ -84,7 +87,7 @@ func (s *store) bind(row []any, f *exitgate.Flow) []any {
 			}
 		}
 	}
-	return append(row, storage.AppendRecord(nil, f), storage.AppendQuestion(nil, &f.Question))
+	return row
 }
 
 func dialect() storage.Dialect {
