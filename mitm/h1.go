@@ -57,8 +57,28 @@ type h1conn struct {
 	parent   bool // plain HTTP through the parent proxy, which wants the absolute form
 	since    time.Time
 
-	mu     sync.Mutex // guards headed
-	headed bool       // the final head came: no deadline of the head applies
+	mu       sync.Mutex // guards what follows: a request's body may be sent on another goroutine
+	headed   bool       // the final head came: what it was waited for with does not apply
+	deadline time.Time  // of reads; zero: none
+}
+
+// arm bounds the next read, exact to an eighth of the bound: a deadline that is still about right is left alone, as
+// setting one costs as much as a small write.
+func (c *h1conn) arm(bound time.Duration) {
+	now := time.Now()
+	if left := c.deadline.Sub(now); left <= bound && left >= bound-bound/8 {
+		return
+	}
+	c.deadline = now.Add(bound)
+	c.Conn.SetReadDeadline(c.deadline)
+}
+
+// disarm takes the bound off.
+func (c *h1conn) disarm() {
+	if !c.deadline.IsZero() {
+		c.deadline = time.Time{}
+		c.Conn.SetReadDeadline(c.deadline)
+	}
 }
 
 // Read implements io.Reader for br.
@@ -285,6 +305,11 @@ func (e *h1exchange) run(ctx context.Context) (*http.Response, error) {
 	if e.c.reused {
 		e.a.x.flow.Phases = exitgate.Phases{}
 	}
+	if e.hasBody() {
+		e.c.disarm() // the clock of the response starts when the request is sent
+	} else {
+		e.c.arm(e.t.p.headBound())
+	}
 	if err := e.send(); err != nil {
 		if e.c.reused && isGone(err) {
 			err = errStale
@@ -292,9 +317,6 @@ func (e *h1exchange) run(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	}
 	sent := time.Now()
-	if e.up == nil {
-		e.c.expectHead(e.t.p)
-	}
 	res, err := e.receive()
 	if err != nil {
 		if e.up != nil {
@@ -312,20 +334,26 @@ func (e *h1exchange) run(ctx context.Context) (*http.Response, error) {
 	return res, nil
 }
 
-// expectHead starts the clock of the response's head.
+func (e *h1exchange) hasBody() bool { return e.a.r.Body != nil && e.a.r.Body != http.NoBody }
+
+func (p *Proxy) headBound() time.Duration { return or(p.Timeouts.ResponseHeader, 5*time.Minute) }
+func (p *Proxy) bodyBound() time.Duration { return or(p.Timeouts.BodyIdle, 5*time.Minute) }
+
+// expectHead starts the clock of the response's head, if that has not come.
 func (c *h1conn) expectHead(p *Proxy) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.headed {
-		c.Conn.SetReadDeadline(time.Now().Add(or(p.Timeouts.ResponseHeader, 5*time.Minute)))
+		c.arm(p.headBound())
 	}
 }
 
-func (c *h1conn) gotHead() {
+// expectBody starts the clock of the next piece of the body.
+func (c *h1conn) expectBody(p *Proxy) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.headed = true
-	c.Conn.SetReadDeadline(time.Time{})
+	c.arm(p.bodyBound())
 }
 
 // receive reads heads until the final one.
@@ -345,7 +373,7 @@ func (e *h1exchange) receive() (*http.Response, error) {
 		}
 		switch {
 		case res.StatusCode == http.StatusSwitchingProtocols:
-			c.gotHead()
+			c.disarm()
 			c.room = math.MaxInt64
 			res.Body = &h1upgraded{e}
 			return res, nil
@@ -356,7 +384,6 @@ func (e *h1exchange) receive() (*http.Response, error) {
 		case res.StatusCode/100 == 1:
 			e.a.informational(res.StatusCode, res.Header)
 		default:
-			c.gotHead()
 			c.room = math.MaxInt64
 			return e.final(res), nil
 		}
@@ -405,6 +432,7 @@ type h1body struct {
 }
 
 func (b *h1body) Read(p []byte) (int, error) {
+	b.e.c.expectBody(b.e.t.p)
 	n, err := b.body.Read(p)
 	if err != nil {
 		b.once.Do(func() { b.e.done(b.res, err == io.EOF) })

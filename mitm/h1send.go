@@ -27,7 +27,7 @@ func (e *h1exchange) send() error {
 		putWriter(bw)
 		return err
 	}
-	if r.Body == nil || r.Body == http.NoBody {
+	if !e.hasBody() {
 		err := bw.Flush()
 		putWriter(bw)
 		return err
@@ -147,7 +147,8 @@ func (u *upload) run() {
 	if unwanted {
 		return
 	}
-	readErr, writeErr := u.copy()
+	var writeErr error
+	readErr := safely("request body", func() (err error) { err, writeErr = u.copy(); return err })
 	u.mu.Lock()
 	u.bodyErr, u.whole = readErr, readErr == nil && writeErr == nil
 	u.mu.Unlock()
@@ -165,6 +166,9 @@ func (u *upload) copy() (readErr, writeErr error) {
 	var to io.Writer = u.bw
 	chunked := r.ContentLength <= 0
 	if chunked {
+		if werr := u.bw.Flush(); werr != nil { // the two may talk in turns, and the upstream begin
+			return nil, werr
+		}
 		to = httputil.NewChunkedWriter(u.bw)
 	}
 	buf := buffers.Get().(*[]byte)

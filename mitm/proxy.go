@@ -81,7 +81,7 @@ type Timeouts struct {
 	Connect        time.Duration // all addresses of a name together; 10 s
 	UpstreamTLS    time.Duration // 10 s
 	ResponseHeader time.Duration // from the request sent to the response's head; 5 min
-	BodyIdle       time.Duration // a body or an upgraded connection on which nothing moves; 10 min
+	BodyIdle       time.Duration // a body or an upgraded connection on which nothing moves; 5 min
 	SpliceIdle     time.Duration // a spliced flow on which nothing moves; 1 h
 }
 
@@ -201,7 +201,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.server.Close()
 	p.open.closeAll()
 	p.open.wait(context.Background())
-	p.flows.Wait()
+	p.flows.close()
 	p.transports.close()
 	return err
 }
@@ -298,23 +298,36 @@ func (o *openConns) wait(ctx context.Context) error {
 	}
 }
 
-// openFlows counts the flows that are begun and not ended, so that Shutdown returns after the last end.
+// openFlows counts the flows that are begun and not ended, and the tunnels that have yet to account for
+// themselves, so that Shutdown returns after the last end, and nothing is given to the recorder after it.
 type openFlows struct {
-	mu   sync.Mutex
-	n    int
-	cond *sync.Cond
+	mu     sync.Mutex
+	n      int
+	closed bool
+	cond   *sync.Cond
 }
 
-func (o *openFlows) add(d int) {
+// enter counts one more. It reports false when the engine has stopped.
+func (o *openFlows) enter() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.n += d; o.n == 0 && o.cond != nil {
+	if o.closed {
+		return false
+	}
+	o.n++
+	return true
+}
+
+func (o *openFlows) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.n--; o.n == 0 && o.cond != nil {
 		o.cond.Broadcast()
 	}
 }
 
-// Wait returns when no flow is open.
-func (o *openFlows) Wait() {
+// close returns when no flow is open; from then on enter says no.
+func (o *openFlows) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.cond == nil {
@@ -323,4 +336,5 @@ func (o *openFlows) Wait() {
 	for o.n > 0 {
 		o.cond.Wait()
 	}
+	o.closed = true
 }

@@ -29,12 +29,16 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 // request carries one request, or refuses it, and accounts for it. Whatever happens inside, the flow ends once.
 func (p *Proxy) request(w http.ResponseWriter, r *http.Request, cc *connContext) {
 	x := p.newFlow(cc.l.s, exitgate.KindRequest)
+	x.s.flows.Add(1) // whatever becomes of its connection now, this request accounts for it
 	q := &x.flow.Question
 	q.Stage, q.HTTP = exitgate.StageRequest, &x.req
 	x.req.Scheme, x.req.Proto, x.req.Method = cc.l.s.scheme(), r.Proto, r.Method
 	x.flow.Client.Proto = r.Proto
 	if x.s.tunnel != nil && x.flow.Begin.Sub(x.s.begin) < 0 {
 		x.flow.Begin = x.s.begin
+	}
+	if r.ProtoMajor == 1 && r.ContentLength < 0 && r.Trailer == nil {
+		r.Trailer = http.Header{} // shared with in: the server fills it where the body ends, announced or not
 	}
 	in := r.WithContext(&exchangeContext{exitgate.WithExchange(r.Context(), &x.Exchange), x})
 	a := &answer{w: w, r: in, x: x}
@@ -151,6 +155,10 @@ func announceTrailers(h http.Header, res *http.Response) int {
 
 func sendTrailers(h http.Header, res *http.Response, announced int) {
 	for k, vs := range res.Trailer {
+		if len(vs) == 0 { // announced and not sent: with the key there, net/http's HTTP/2 would never end the stream
+			delete(h, k)
+			continue
+		}
 		if len(res.Trailer) != announced {
 			k = http.TrailerPrefix + k
 		}
@@ -161,7 +169,7 @@ func sendTrailers(h http.Header, res *http.Response, announced int) {
 // copyBody copies the response body. What comes in pieces of unknown number (events, long polls, gRPC) is
 // flushed as it comes.
 func (p *Proxy) copyBody(a *answer, res *http.Response) error {
-	if res.Body == http.NoBody || res.ContentLength == 0 {
+	if res.Body == http.NoBody || res.ContentLength == 0 && res.ProtoMajor < 2 { // HTTP/2 has trailers behind no body, too
 		return nil
 	}
 	rc := http.NewResponseController(a.w)
@@ -169,8 +177,11 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 	if flush {
 		rc.Flush() // the head must not wait for the first piece
 	}
-	idle := newIdleCut(or(p.Timeouts.BodyIdle, 10*time.Minute), a.x.cut)
-	defer idle.stop()
+	var idle *idleCut // nil: the connection bounds each read itself
+	if a.r.ProtoMajor == 2 {
+		idle = newIdleCut(p.bodyBound(), a.x.cut)
+		defer idle.stop()
+	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
@@ -188,7 +199,7 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 			return nil
 		}
 		if err != nil {
-			return p.bodyFault(a, err, idle.fired.Load())
+			return p.bodyFault(a, err, isTimeout(err) || idle.hasFired())
 		}
 	}
 }
@@ -203,9 +214,9 @@ func (p *Proxy) bodyFault(a *answer, err error, idle bool) error {
 		return r
 	case stopped != nil:
 		return stopped
-	case idle:
+	case idle && a.r.Context().Err() == nil:
 		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Err: err,
-			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, or(p.Timeouts.BodyIdle, 10*time.Minute))}
+			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, p.bodyBound())}
 	case a.r.Context().Err() != nil:
 		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host went before the response was whole", Err: err}
 	}
@@ -230,6 +241,9 @@ func newIdleCut(bound time.Duration, cut func()) *idleCut {
 // touch is called on each sign of life; it moves the timer only now and then, so the bound is exact to an
 // eighth.
 func (c *idleCut) touch() {
+	if c == nil {
+		return
+	}
 	if now := time.Now(); now.UnixNano() > c.next.Load() {
 		c.t.Reset(c.bound)
 		c.next.Store(now.Add(c.bound / 8).UnixNano())
@@ -237,6 +251,8 @@ func (c *idleCut) touch() {
 }
 
 func (c *idleCut) stop() { c.t.Stop() }
+
+func (c *idleCut) hasFired() bool { return c != nil && c.fired.Load() }
 
 // isGone reports whether err says that the peer closed or reset the connection.
 func isGone(err error) bool {

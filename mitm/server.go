@@ -33,7 +33,7 @@ func (p *Proxy) startServer() {
 			MaxConcurrentStreams: or(p.Limits.Streams, 250),
 			SendPingTimeout:      30 * time.Second,
 			PingTimeout:          15 * time.Second,
-			WriteByteTimeout:     or(p.Timeouts.BodyIdle, 10*time.Minute),
+			WriteByteTimeout:     p.bodyBound(),
 		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			cc := &connContext{l: legOf(c)}
@@ -56,6 +56,10 @@ type connKey struct{}
 
 // serveHTTP takes each request to the room where it belongs.
 func (p *Proxy) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if !p.flows.enter() {
+		panic(http.ErrAbortHandler) // the engine has stopped
+	}
+	defer p.flows.leave()
 	cc := r.Context().Value(connKey{}).(*connContext)
 	if cc.screened != nil {
 		cc.screened.busy.Store(true)

@@ -84,7 +84,7 @@ func (p *Proxy) newTransport(h2 bool) *http.Transport {
 		MaxIdleConns:           8192,
 		MaxIdleConnsPerHost:    256,
 		IdleConnTimeout:        90 * time.Second,
-		ResponseHeaderTimeout:  or(p.Timeouts.ResponseHeader, 5*time.Minute),
+		ResponseHeaderTimeout:  p.headBound(),
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: or(p.Limits.ResponseHeader, 256<<10),
 	}
@@ -293,7 +293,7 @@ func (p *Proxy) roundTripFault(a *answer, err error) error {
 		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host went before the response came", Err: err}
 	case isTimeout(err):
 		return &exitgate.Fault{Step: "wait", Type: "http_response_timeout", Err: err,
-			Reason: fmt.Sprintf("%s did not answer within %v", dest, or(p.Timeouts.ResponseHeader, 5*time.Minute))}
+			Reason: fmt.Sprintf("%s did not answer within %v", dest, p.headBound())}
 	case isGone(err), strings.Contains(err.Error(), "server closed"):
 		return &exitgate.Fault{Step: "wait", Type: "connection_terminated", Reason: fmt.Sprintf("%s closed the connection before it answered", dest), Err: err}
 	case strings.Contains(err.Error(), "headers exceeded"):
