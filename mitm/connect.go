@@ -49,6 +49,9 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 		return
 	}
 	l := &leg{Conn: conn, s: inner, onClose: p.connClosed}
+	if p.flows.enter() {
+		l.onClose = func(l *leg) { p.connClosed(l); p.flows.leave() }
+	}
 	l.read.Store(int64(len(x.flow.Authority.Connect))) // the host spoke: the tunnel owes a flow, come what may
 	func() {
 		defer p.recovered(l, "tunnel")

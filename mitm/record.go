@@ -28,13 +28,16 @@ func (p *Proxy) begin(ctx context.Context, x *exchange) error {
 	if x.begun {
 		return nil
 	}
+	if !p.flows.enter() {
+		return exitgate.NewRefusal(503, exitgate.RuleRecord, "the gateway has stopped, so nothing may leave")
+	}
 	err := safely("record", func() error { return p.Recorder.Begin(ctx, &x.flow) })
 	if err == nil {
 		x.begun = true
 		x.s.flows.Add(1)
-		p.flows.add(1)
 		return nil
 	}
+	p.flows.leave()
 	p.log().Error("the record of a flow could not be begun; the flow was refused", "flow", x.flow.ID.String(), "err", err)
 	return exitgate.NewRefusal(503, exitgate.RuleRecord, "the record could not be begun, so nothing may leave: %v", err)
 }
@@ -52,7 +55,7 @@ func (p *Proxy) end(ctx context.Context, x *exchange) {
 			return
 		}
 	}
-	defer p.flows.add(-1)
+	defer p.flows.leave()
 	x.flow.End = p.now()
 	if !x.flow.End.After(x.flow.Begin) {
 		x.flow.End = x.flow.Begin

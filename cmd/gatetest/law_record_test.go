@@ -87,7 +87,9 @@ func (explode) ModifyResponse(*http.Response) error { panic("exploded in a respo
 
 type panicking struct{ inner mitm.Issuer }
 
-func (panicking) Leaf(context.Context, string) (*tls.Certificate, error) { panic("exploded in the issuer") }
+func (panicking) Leaf(context.Context, string) (*tls.Certificate, error) {
+	panic("exploded in the issuer")
+}
 func (panicking) Resolve(context.Context, string, uint16) ([]netip.AddrPort, error) {
 	panic("exploded in the resolver")
 }
@@ -140,7 +142,9 @@ func TestPanic(t *testing.T) {
 		{"identifier", func(p *mitm.Proxy) { p.Identify = panicking{} }, nil, 0, true},
 		{"screen", func(p *mitm.Proxy) { p.NewScreen = func() mitm.Screen { return panicking{} } }, nil, 0, true},
 		{"new screen", func(p *mitm.Proxy) { p.NewScreen = func() mitm.Screen { panic("exploded before the screen") } }, nil, 0, true},
-		{"sniffer", func(p *mitm.Proxy) { p.Sniff = func([]byte) (exitgate.Opening, error) { panic("exploded in the sniffer") } }, nil, 0, true},
+		{"sniffer", func(p *mitm.Proxy) {
+			p.Sniff = func([]byte) (exitgate.Opening, error) { panic("exploded in the sniffer") }
+		}, nil, 0, true},
 	} {
 		for _, h2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s h2=%v", c.name, h2), func(t *testing.T) {
