@@ -41,7 +41,10 @@ type notice struct {
 	Detail   string `json:"detail"`
 	Rule     string `json:"rule,omitempty"`
 	Step     string `json:"step,omitempty"` // of a fault
-	Error    string `json:"error"`          // RFC 9209 error type
+	// Summary is one line for clients that show one line: npm prints the field error of a JSON answer, go the
+	// first line of a text.
+	Summary   string `json:"error"`
+	ErrorType string `json:"error_type"` // of RFC 9209
 	Flow     string `json:"flow"`
 	Gateway  string `json:"gateway"`
 	Revision string `json:"revision,omitempty"` // of the policy
@@ -73,18 +76,19 @@ func (p *Proxy) noticeFor(x *exchange, err error) notice {
 	case errors.As(err, &r):
 		n.Type, n.Title = "urn:exitgate:refused", "exitgate refused this request"
 		n.Status, n.Rule, n.Detail = or(r.Status, http.StatusForbidden), r.Verdict.Rule, r.Verdict.Reason
-		n.Error = refusalError(r)
+		n.ErrorType = refusalError(r)
 		if r.Status == 0 && q.Host.Class != exitgate.ClassUnknown {
 			n.Grant = p.grantCommand(q)
 		}
 	case errors.As(err, &fault):
 		n.Type, n.Title = "urn:exitgate:fault", "exitgate could not reach the destination"
-		n.Status, n.Step, n.Detail, n.Error = faultStatus(fault), fault.Step, fault.Reason, fault.Type
+		n.Status, n.Step, n.Detail, n.ErrorType = faultStatus(fault), fault.Step, fault.Reason, fault.Type
 	default:
 		n.Type, n.Title = "urn:exitgate:bug", "exitgate failed"
-		n.Status, n.Error = http.StatusInternalServerError, "proxy_internal_error"
+		n.Status, n.ErrorType = http.StatusInternalServerError, "proxy_internal_error"
 		n.Detail = "an error inside the gateway ended this request; its log and the flow have the cause"
 	}
+	n.Summary = n.Title + ": " + n.Detail + " (flow " + n.Flow + ")"
 	return n
 }
 
@@ -225,7 +229,7 @@ func (p *Proxy) proxyStatus(n notice) string {
 			break
 		}
 	}
-	return fmt.Sprintf(`%s; error=%s; details="%s"; flow="%s"`, p.Gateway, n.Error, b.String(), n.Flow)
+	return fmt.Sprintf(`%s; error=%s; details="%s"; flow="%s"`, p.Gateway, n.ErrorType, b.String(), n.Flow)
 }
 
 // renderNotice chooses by Accept: JSON (RFC 9457) for programs that ask for it, HTML for browsers, text for
@@ -255,16 +259,15 @@ func (n notice) text() string {
 			fmt.Fprintf(&b, "  %-8s %s\n", k, printable(v))
 		}
 	}
-	b.WriteString(n.Title + ".\n\n")
+	b.WriteString(n.Title + ": " + printable(n.Detail) + "\n\n")
 	if n.URL != "" {
 		line("request", n.Method+" "+n.URL)
 	}
 	line("host", n.Host+" (class "+n.Class+")")
 	line("rule", n.Rule)
 	if n.Step != "" {
-		line("step", n.Step+" ("+n.Error+")")
+		line("step", n.Step+" ("+n.ErrorType+")")
 	}
-	line("reason", n.Detail)
 	line("flow", n.Flow)
 	if n.Grant != "" {
 		b.WriteString("\nTo grant exactly this:\n\n  " + n.Grant + "\n")
@@ -313,7 +316,7 @@ pre { margin: 0 0 1.5rem; padding: .75rem 1rem; background: var(--box); border-r
 {{with .URL}}<dt>Request<dd>{{$.Method}} {{.}}{{end}}
 <dt>Host<dd>{{.Host}} (class {{.Class}})
 {{with .Rule}}<dt>Rule<dd>{{.}}{{end}}
-{{with .Step}}<dt>Step<dd>{{.}} ({{$.Error}}){{end}}
+{{with .Step}}<dt>Step<dd>{{.}} ({{$.ErrorType}}){{end}}
 <dt>Flow<dd>{{.Flow}}
 <dt>Gateway<dd>{{.Gateway}}
 </dl>
