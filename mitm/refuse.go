@@ -35,25 +35,25 @@ const (
 // A notice is one answer that the gateway gives in place of an upstream: a refusal, a fault, or its own failure.
 // All of them are made and rendered in this file.
 type notice struct {
-	Status   int    `json:"status"`
-	Type     string `json:"type"`  // urn:exitgate:refused, :fault, :bug
-	Title    string `json:"title"` // the same for each type
-	Detail   string `json:"detail"`
-	Rule     string `json:"rule,omitempty"`
-	Step     string `json:"step,omitempty"` // of a fault
+	Status int    `json:"status"`
+	Type   string `json:"type"`  // urn:exitgate:refused, :fault, :bug
+	Title  string `json:"title"` // the same for each type
+	Detail string `json:"detail"`
+	Rule   string `json:"rule,omitempty"`
+	Step   string `json:"step,omitempty"` // of a fault
 	// Summary is one line for clients that show one line: npm prints the field error of a JSON answer, go the
 	// first line of a text.
 	Summary   string `json:"error"`
 	ErrorType string `json:"error_type"` // of RFC 9209
-	Flow     string `json:"flow"`
-	Gateway  string `json:"gateway"`
-	Revision string `json:"revision,omitempty"` // of the policy
-	Host     string `json:"host"`
-	Class    string `json:"class"`
-	Method   string `json:"method,omitempty"`
-	URL      string `json:"url,omitempty"`
-	Grant    string `json:"grant,omitempty"` // the command that grants exactly this
-	Explain  string `json:"explain"`         // the command that explains this flow
+	Flow      string `json:"flow"`
+	Gateway   string `json:"gateway"`
+	Revision  string `json:"revision,omitempty"` // of the policy
+	Host      string `json:"host"`
+	Class     string `json:"class"`
+	Method    string `json:"method,omitempty"`
+	URL       string `json:"url,omitempty"`
+	Grant     string `json:"grant,omitempty"` // the command that grants exactly this
+	Explain   string `json:"explain"`         // the command that explains this flow
 }
 
 // noticeFor says what is wrong and what to do, by the type of err.
