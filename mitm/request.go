@@ -166,17 +166,15 @@ func sendTrailers(h http.Header, res *http.Response, announced int) {
 	}
 }
 
-// copyBody copies the response body. What comes in pieces of unknown number (events, long polls, gRPC) is
-// flushed as it comes.
+// copyBody copies the response body. What comes in pieces (events, long polls, gRPC) is flushed as it comes: the
+// host may wait for one before the upstream goes on. A head and a small body that come together leave together.
 func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 	if res.Body == http.NoBody || res.ContentLength == 0 && res.ProtoMajor < 2 { // HTTP/2 has trailers behind no body, too
 		return nil
 	}
 	rc := http.NewResponseController(a.w)
-	flush := res.ContentLength < 0
-	if flush {
-		rc.Flush() // the head must not wait for the first piece
-	}
+	left := res.ContentLength // below 0: unknown
+	first := headFlush(rc, a.x.body, left)
 	var idle *idleCut // nil: the connection bounds each read itself
 	if a.r.ProtoMajor == 2 {
 		idle = newIdleCut(p.bodyBound(), a.x.cut)
@@ -186,12 +184,13 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 	defer buffers.Put(buf)
 	for {
 		n, err := res.Body.Read(*buf)
+		first()
 		idle.touch()
 		if n > 0 {
 			if _, werr := a.w.Write((*buf)[:n]); werr != nil {
 				return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host stopped reading the response: " + werr.Error(), Err: werr}
 			}
-			if flush {
+			if left -= int64(n); left < 0 || left > 0 && n < len(*buf) {
 				rc.Flush()
 			}
 		}
@@ -201,6 +200,41 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 		if err != nil {
 			return p.bodyFault(a, err, isTimeout(err) || idle.hasFired())
 		}
+	}
+}
+
+// headFlush sees to it that the head does not wait for the first piece of the body, where that is not here yet. What
+// it returns is called when the piece came.
+func headFlush(rc *http.ResponseController, body io.Reader, length int64) (came func()) {
+	nothing := func() {}
+	b, h1 := body.(*h1body)
+	switch {
+	case length < 0, h1 && b.e.c.br.Buffered() == 0:
+		rc.Flush()
+		return nothing
+	case h1:
+		return nothing
+	}
+	var mu sync.Mutex // guards the response writer, and late
+	var late bool
+	t := time.AfterFunc(20*time.Millisecond, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !late {
+			rc.Flush()
+		}
+	})
+	return func() {
+		if late {
+			return
+		}
+		if t.Stop() {
+			late = true // alone: the timer will not run
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		late = true
 	}
 }
 
