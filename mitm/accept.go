@@ -41,7 +41,7 @@ func (p *Proxy) serveConn(c net.Conn, way exitgate.Way) {
 		p.handoff.put(p.screen(l, l))
 	case op.Proto == exitgate.OpeningH2C:
 		s.side.Proto = "HTTP/2.0"
-		p.handoff.put(l)
+		p.handoff.put(watch(l, l))
 	case op.Proto == exitgate.OpeningTLS:
 		s.way = exitgate.WayTLSProxy
 		p.handshake(l)
@@ -101,7 +101,7 @@ func (p *Proxy) handshake(l *leg) {
 	l.s.side = exitgate.Side{Proto: "HTTP/1.1", ALPN: st.NegotiatedProtocol, TLS: tlsVersion(st.Version)}
 	if st.NegotiatedProtocol == "h2" {
 		l.s.side.Proto = "HTTP/2.0"
-		p.handoff.put(t)
+		p.handoff.put(watch(t, l))
 		return
 	}
 	p.handoff.put(p.screen(t, l))

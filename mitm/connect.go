@@ -1,6 +1,7 @@
 package mitm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,8 +69,8 @@ func (p *Proxy) admit(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if q.Dest, err = parseAuthority(x.flow.Authority.Connect); err != nil {
-		return exitgate.NewRefusal(400, exitgate.RuleMalformed, "CONNECT %.300q: %v", x.flow.Authority.Connect, err)
+	if q.Dest, err = connectTarget(x, r); err != nil {
+		return err
 	}
 	x.flow.Verdict = p.ask(r.Context(), q)
 	switch x.flow.Verdict.Action {
@@ -79,6 +80,29 @@ func (p *Proxy) admit(x *exchange, r *http.Request) error {
 		return p.leafFor(r.Context(), q.Dest.Host) // a name that may not be read is refused before anything is promised
 	}
 	return refusalOf(x.flow.Verdict)
+}
+
+// connectTarget reads what CONNECT names. Over HTTP/1.x the Screen has seen to most of it; over HTTP/2 nobody has.
+func connectTarget(x *exchange, r *http.Request) (exitgate.Destination, error) {
+	none, names := exitgate.Destination{}, &x.flow.Authority
+	if i := strings.LastIndexByte(names.Connect, '@'); i >= 0 {
+		names.Connect = "..." + names.Connect[i:] // it may be a password
+		return none, exitgate.NewRefusal(400, exitgate.RuleMalformed, "the target of CONNECT holds user information (\"@\")")
+	}
+	d, err := parseAuthority(names.Connect)
+	if err != nil {
+		return none, exitgate.NewRefusal(400, exitgate.RuleMalformed, "CONNECT %.300q: %v", names.Connect, err)
+	}
+	for _, h := range r.Header["Host"] { // HTTP/2 only: net/http takes it out of HTTP/1 requests
+		hd, err := parseAuthority(h)
+		if err != nil { // without a port, or no authority at all
+			hd, err = parseAuthority(net.JoinHostPort(strings.Trim(h, "[]"), strconv.Itoa(int(d.Port))))
+		}
+		if err != nil || hd != d {
+			return none, exitgate.NewRefusal(http.StatusMisdirectedRequest, exitgate.RuleAuthority, "CONNECT is for %s, and its Host field says another", d)
+		}
+	}
+	return d, nil
 }
 
 // answerInside reports whether the refusal err should be given inside the tunnel, and else what should be given
@@ -150,8 +174,10 @@ func parseAuthority(s string) (d exitgate.Destination, err error) {
 	if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
 		return exitgate.Destination{Host: a.String(), Port: uint16(port)}, nil
 	}
-	host, err = lowerName(host)
-	return exitgate.Destination{Host: host, Port: uint16(port)}, err
+	if host, err = lowerName(host); err != nil {
+		return exitgate.Destination{}, err
+	}
+	return exitgate.Destination{Host: host, Port: uint16(port)}, nil
 }
 
 // lowerName checks a DNS name and puts it in lower case. A last label of digits only is refused, as some
@@ -185,10 +211,15 @@ func lowerName(s string) (string, error) {
 		return "", errors.New("the name ends with a dot; write it without")
 	case b[len(b)-1] == '-':
 		return "", errors.New("the name ends with a dash")
-	case digits:
+	case digits, isHexNumber(b[len(b)-label:]):
 		return "", errors.New("the name ends in a number and is not an IPv4 address of four parts")
 	}
 	return string(b), nil
+}
+
+// isHexNumber reports whether an inet_aton would read label, in lower case, as a hexadecimal number.
+func isHexNumber(label []byte) bool {
+	return len(label) >= 2 && label[0] == '0' && label[1] == 'x' && len(bytes.Trim(label[2:], "0123456789abcdef")) == 0
 }
 
 // takeOver answers 200 and returns the connection that the tunnel runs on. wait returns when the handler may

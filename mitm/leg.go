@@ -18,8 +18,9 @@ type session struct {
 	begin   time.Time
 	tunnel  *tunnel // nil for the connection to the proxy itself
 	side    exitgate.Side
-	flows   atomic.Int64 // flows begun on this session, its tunnels not counted
-	spawned atomic.Int64 // tunnels opened on this session
+	flows   atomic.Int64            // flows begun on this session, its tunnels not counted
+	spawned atomic.Int64            // tunnels opened on this session
+	h2      atomic.Pointer[watched] // where it speaks HTTP/2; set before its first request
 
 	// private holds the upstream connections of a host's connection that authenticates them (NTLM,
 	// Negotiate): they are never shared, and close with it.

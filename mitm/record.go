@@ -113,7 +113,14 @@ func (p *Proxy) endConn(l *leg, v exitgate.Verdict, why error) {
 func (p *Proxy) connClosed(l *leg) {
 	s := l.s
 	s.private.close()
-	if l.read.Load() == 0 || s.flows.Load() > 0 || s.spawned.Load() > 0 {
+	quiet := s.flows.Load() == 0 && s.spawned.Load() == 0
+	if w := s.h2.Load(); w != nil {
+		if err := w.violation(quiet); err != nil {
+			p.endConn(l, exitgate.Verdict{}, err)
+			return
+		}
+	}
+	if l.read.Load() == 0 || !quiet {
 		return
 	}
 	if s.tunnel == nil {

@@ -61,6 +61,9 @@ func (p *Proxy) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer p.flows.leave()
 	cc := r.Context().Value(connKey{}).(*connContext)
+	if w := cc.l.s.h2.Load(); w != nil {
+		w.request()
+	}
 	if cc.screened != nil {
 		cc.screened.busy.Store(true)
 		defer cc.screened.busy.Store(false)
