@@ -381,8 +381,13 @@ func (e *h1exchange) receive() (*http.Response, error) {
 			if e.up != nil {
 				e.up.proceed()
 			}
+			if err := e.a.informational(res.StatusCode, nil); err != nil {
+				return nil, err
+			}
 		case res.StatusCode/100 == 1:
-			e.a.informational(res.StatusCode, res.Header)
+			if err := e.a.informational(res.StatusCode, res.Header); err != nil {
+				return nil, err
+			}
 		default:
 			c.room = math.MaxInt64
 			return e.final(res), nil

@@ -49,7 +49,7 @@ func (p *Proxy) request(w http.ResponseWriter, r *http.Request, cc *connContext)
 		}
 	}
 	if err != nil && !a.started {
-		p.refuseRequest(w, in, x, err)
+		p.refuseRequest(a.w, in, x, err)
 		return
 	}
 	x.blame(err)
@@ -69,8 +69,9 @@ type answer struct {
 	taken   bool            // the connection was taken from the server
 	up      *upload         // the request's body, where it may still be on its way; nil: none
 
-	mu     sync.Mutex // guards sealed, and w until then: informational answers come on other goroutines
+	mu     sync.Mutex // guards the rest, and w until sealed: informational answers come on other goroutines
 	sealed bool       // the final answer is being given
+	hints  int        // informational answers that came
 }
 
 // carry runs the pipeline around the round trip. It returns nil when the exchange was carried to its end, and

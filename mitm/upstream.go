@@ -230,10 +230,10 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 		WroteRequest:         func(httptrace.WroteRequestInfo) { t.wrote.Store(int64(time.Since(t.start))) },
 		GotFirstResponseByte: func() { t.first.Store(int64(time.Since(t.start))) },
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-			if code != http.StatusContinue && code != http.StatusSwitchingProtocols {
-				t.a.informational(code, http.Header(h))
+			if code == http.StatusSwitchingProtocols {
+				return nil
 			}
-			return nil
+			return t.a.informational(code, http.Header(h))
 		},
 	}
 }
@@ -253,22 +253,59 @@ func (t *trace) settle(x *exchange) {
 	}
 }
 
-// informational passes 103 and the like on (RFC 8297). The server itself answers 100, once the body is read.
-func (a *answer) informational(code int, h http.Header) {
+// maxInformational is how many informational answers may stand before one final answer.
+const maxInformational = 32
+
+// informational passes 103 and the like on (RFC 8297), without what concerns only the upstream's connection and
+// without what could imitate the gateway. The server itself answers 100, once the body is read. The error ends
+// the exchange with an upstream that never comes to its final answer.
+func (a *answer) informational(code int, h http.Header) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.sealed || !a.r.ProtoAtLeast(1, 1) {
-		return
+	if a.hints++; a.hints > maxInformational {
+		return fmt.Errorf("more than %d informational answers came, and no final one", maxInformational)
+	}
+	if a.sealed || code == http.StatusContinue || !a.r.ProtoAtLeast(1, 1) {
+		return nil
 	}
 	to := a.w.Header()
 	for k, v := range h {
-		to[k] = v
+		if !ofConnection(k) {
+			to[k] = v
+		}
 	}
 	a.w.WriteHeader(code)
-	for k := range h {
-		delete(to, k)
+	if a.r.Context().Err() != nil {
+		// net/http's HTTP/2 returns before it has read the header of an informational answer when the stream
+		// was closed meanwhile. The map must not be touched again.
+		a.w, a.sealed = &nowhere{}, true
+		return nil
 	}
+	clear(to)
+	return nil
 }
+
+// ofConnection reports whether a field of an informational answer goes no further than its connection.
+func ofConnection(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Alt-Svc":
+		return true
+	}
+	return strings.HasPrefix(name, "Proxy-")
+}
+
+// nowhere is what remains of a ResponseWriter whose host went.
+type nowhere struct{ h http.Header }
+
+func (n *nowhere) Header() http.Header {
+	if n.h == nil {
+		n.h = http.Header{}
+	}
+	return n.h
+}
+
+func (n *nowhere) Write([]byte) (int, error) { return 0, net.ErrClosed }
+func (n *nowhere) WriteHeader(int)           {}
 
 // seal ends the time of informational answers.
 func (a *answer) seal() {
