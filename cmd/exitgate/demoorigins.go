@@ -40,7 +40,7 @@ func openOrigins(dir string) (*origins, error) {
 	}
 	o := &origins{root: filepath.Join(dir, "origins.crt"), pool: x509.NewCertPool(), connect: map[string]string{}}
 	o.pool.AddCert(ca.cert)
-	if err := os.WriteFile(o.root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o600); err != nil {
+	if err := os.WriteFile(o.root, ca.pem(), 0o600); err != nil {
 		return nil, fmt.Errorf("write the origins' CA: %w", err)
 	}
 	for _, s := range []struct {
@@ -150,6 +150,10 @@ func newDemoCA() (*demoCA, error) {
 	}
 	cert, err := x509.ParseCertificate(der)
 	return &demoCA{cert, key}, err
+}
+
+func (c *demoCA) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
 }
 
 func (c *demoCA) leaf(name string) (tls.Certificate, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -80,14 +81,6 @@ func (d *demo) traffic(ctx context.Context) (int, error) {
 
 // send makes one request. That it is refused or fails is what the demo shows; an error is only what stops the demo.
 func (d *demo) send(ctx context.Context, clients map[string]*http.Client, r demoRequest) error {
-	key := fmt.Sprint(r.from, r.pinned)
-	if clients[key] == nil {
-		c, err := d.client(r)
-		if err != nil {
-			return err
-		}
-		clients[key] = c
-	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, r.method, r.url, bytes.NewReader(make([]byte, r.body)))
@@ -95,28 +88,50 @@ func (d *demo) send(ctx context.Context, clients map[string]*http.Client, r demo
 		return fmt.Errorf("make the demo's request: %w", err)
 	}
 	req.Header.Set("User-Agent", "exitgate-demo")
-	res, err := clients[key].Do(req)
-	if err == nil {
+	if r.pinned {
+		return d.sendPinned(ctx, r, req)
+	}
+	if clients[r.from] == nil {
+		clients[r.from] = d.client(r)
+	}
+	if res, err := clients[r.from].Do(req); err == nil {
 		io.Copy(io.Discard, res.Body)
 		res.Body.Close()
 	}
 	return nil
 }
 
-// client returns a client that connects from the host's address and trusts what that host would.
-func (d *demo) client(r demoRequest) (*http.Client, error) {
+func (r demoRequest) dialer() *net.Dialer {
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(r.from)}}
+}
+
+// client returns a client that connects from the host's address and trusts the gateway.
+func (d *demo) client(r demoRequest) *http.Client {
 	pool := x509.NewCertPool()
 	pool.AddCert(d.gateway.issuer.RootCertificate())
-	if r.pinned {
-		pool = d.origins.pool
-	}
-	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(r.from)}}
-	proxy, err := url.Parse("http://" + d.gateway.listenProxy.Addr().String())
-	if err != nil {
-		return nil, fmt.Errorf("make the demo's client: %w", err)
-	}
 	return &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyURL(proxy), DialContext: from.DialContext,
-		TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: !r.pinned, DisableKeepAlives: r.pinned,
-	}}, nil
+		Proxy:       http.ProxyURL(&url.URL{Scheme: "http", Host: d.gateway.listenProxy.Addr().String()}),
+		DialContext: r.dialer().DialContext, TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true,
+	}}
+}
+
+// sendPinned is an application that accepts only the origin's own CA and closes after one answer.
+func (d *demo) sendPinned(ctx context.Context, r demoRequest, req *http.Request) error {
+	c, err := r.dialer().DialContext(ctx, "tcp", d.gateway.listenProxy.Addr().String())
+	if err != nil {
+		return fmt.Errorf("reach the demo's own gateway: %w", err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(15 * time.Second))
+	fmt.Fprintf(c, "CONNECT %[1]s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", req.URL.Host)
+	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
+	if err != nil || res.StatusCode != http.StatusOK {
+		return nil
+	}
+	t := tls.Client(c, &tls.Config{RootCAs: d.origins.pool, ServerName: req.URL.Host})
+	req.Close = true
+	if req.Write(t) == nil {
+		io.Copy(io.Discard, t)
+	}
+	return nil
 }

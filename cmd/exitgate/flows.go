@@ -33,16 +33,17 @@ func flowsCommand() *cobra.Command {
 that it must not. A bare word is looked for in the URL.
 
   host:web-1            the name of a host             class:build     a class
-  dest:example.com      a destination                  dest:*.example.com   every name below it
+  dst:example.com       a destination                  dst:*.example.com   every name below it
   outcome:refused       allowed, refused, fault, open, interrupted
-  method:POST           a method                       status:403      also 5xx, 400..499
+  method:POST           a method                       status:403      also status:5xx
   rule:no-grant         what decided                   url:/simple     part of the URL
-  kind:request          request, tunnel, connection    after:2h        also before:, with a date or time
+  kind:request          request, tunnel, connection    since:-2h       also until:, or with a date or time
+  id:, conn:            one flow, one connection       rev:2cf0c8      the policy's revision
 
 Columns are aligned for reading; -o json prints one flow a line with every field, -o csv is for a spreadsheet.`,
-		Example: `  exitgate flows outcome:refused class:build after:1h
+		Example: `  exitgate flows outcome:refused class:build since:-1h
   exitgate flows --follow -- -outcome:allowed
-  exitgate flows -o json dest:*.example.com | jq .question.http.url`,
+  exitgate flows -o json dst:*.example.com | jq .question.http.url`,
 		RunE: func(c *cobra.Command, args []string) error {
 			p, err := newPrinter(c, output)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,7 +75,7 @@ func openGateway(ctx context.Context, c *Config, file string, log *slog.Logger) 
 	g := &gateway{file: file, log: log, since: time.Now().UTC()}
 	g.use(c)
 	for _, step := range []func(context.Context) error{
-		g.listen, g.openData, g.openIssuer, g.openStore, g.openPolicy, g.openMetrics, g.openEngine,
+		g.listen, g.openData, g.openStore, g.openPolicy, g.openIssuer, g.openMetrics, g.openEngine,
 	} {
 		if err := step(ctx); err != nil {
 			g.close()
@@ -189,7 +190,7 @@ func (g *gateway) warn(what string, err error) {
 func (g *gateway) openPolicy(ctx context.Context) error {
 	dir := g.settings().Policy.Dir
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && dir == inData(g.settings(), "policy") {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := policy.WriteExample(dir); err != nil {
 			return err
 		}
 	}
@@ -263,12 +264,25 @@ func (g *gateway) openEngine(context.Context) error {
 	return p.Start()
 }
 
-// command is how people on this machine call exitgate for this gateway.
+// command is how people on this machine call exitgate for this gateway. A starter that was built and not installed
+// is called by its path; what other machines are told names no paths of this one but a data directory that they need.
 func (g *gateway) command() []string {
-	if g.settings().DataDir == defaultData() {
-		return []string{"exitgate"}
+	command := []string{"exitgate"}
+	if self, err := os.Executable(); err == nil && g.file == "" {
+		if found, err := exec.LookPath("exitgate"); err != nil || !sameFile(found, self) {
+			command[0] = self
+		}
 	}
-	return []string{"exitgate", "--data", g.settings().DataDir}
+	if dir := g.settings().DataDir; dir != defaultData() {
+		command = append(command, "--data", dir)
+	}
+	return command
+}
+
+func sameFile(a, b string) bool {
+	x, xerr := os.Stat(a)
+	y, yerr := os.Stat(b)
+	return xerr == nil && yerr == nil && os.SameFile(x, y)
 }
 
 func (g *gateway) upstream() (u mitm.Upstream, err error) {

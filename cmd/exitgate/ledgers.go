@@ -22,7 +22,7 @@ func (g *gateway) admin() *web.Admin {
 		CheckGrant: policy.CheckNewGrant, CheckExemption: policy.CheckNewExemption, Apply: g.apply,
 		Flows: flowFinder{g.store, g.journal},
 		Explain: func(ctx context.Context, q *exitgate.Question) (web.Explanation, error) {
-			return explainTmp(ctx, g.policy, q)
+			return g.policy.Explain(ctx, q)
 		},
 		Host:   g.hostNamed,
 		Status: g.status, Reload: g.reload, Audit: g.audit, Logger: g.log,

@@ -86,6 +86,7 @@ func wrapUsage(c *cobra.Command) {
 			return nil
 		}
 	} else if c.HasSubCommands() && c.Run == nil && c.RunE == nil {
+		c.Args = cobra.ArbitraryArgs // else cobra answers for the root, in its own words
 		c.RunE = func(c *cobra.Command, a []string) error {
 			if len(a) == 0 {
 				return c.Help()

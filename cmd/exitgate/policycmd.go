@@ -1,29 +1,23 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/exitgate/exitgate"
-	"github.com/exitgate/exitgate/policy"
+	"github.com/exitgate/exitgate/policy/policycmd"
 )
 
+// policyCommand works on the directory that is named, or on the one in the data directory.
 func policyCommand() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "Work on the policy directory: test, fmt, check, eval"}
+	c := policycmd.Command(func(c *cobra.Command) (string, error) {
+		dir := filepath.Join(dataDir(c), "policy")
+		if _, err := os.Stat(dir); os.IsNotExist(err) {
+			return "", nil // the shipped policy alone
+		}
+		return dir, nil
+	})
+	c.Args = nil // what is not a verb below it is a wrong command line, which wrapUsage says
 	return c
-}
-
-type tmpExplanation struct{ Verdict exitgate.Verdict }
-
-func (e tmpExplanation) WriteText(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "%s by %s: %s\n", e.Verdict.Action, e.Verdict.Rule, e.Verdict.Reason)
-	return err
-}
-
-func explainTmp(ctx context.Context, e *policy.Engine, q *exitgate.Question) (tmpExplanation, error) {
-	v, err := e.Decide(ctx, q)
-	return tmpExplanation{v}, err
 }

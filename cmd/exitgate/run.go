@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -17,7 +17,7 @@ import (
 )
 
 func runCommand() *cobra.Command {
-	var file string
+	var file, listen, admin string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Start the gateway",
@@ -36,28 +36,33 @@ accepting and wait for the flows that are open; a second one cuts them.`,
 			if err != nil {
 				return err
 			}
-			if dir, _ := c.Flags().GetString("data"); dir != "" {
-				if file != "" {
-					return usage(c, fmt.Errorf("--data and -c: the configuration says where the data is; give one of them"))
-				}
-				if cfg, err = starterIn(dir); err != nil {
-					return err
+			data, _ := c.Flags().GetString("data")
+			if file != "" && data+listen+admin != "" {
+				return usage(c, errors.New("with -c the configuration says where the data is and where to listen; leave out --data, --listen and --admin"))
+			}
+			if file == "" {
+				if cfg, err = starterWith(data, listen, admin); err != nil {
+					return usage(c, err)
 				}
 			}
 			return runGateway(c, cfg, file)
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "configuration file (exitgate.yaml)")
+	c.Flags().StringVar(&listen, "listen", "", "address:port of the proxy, without -c (default 127.0.0.1:3128)")
+	c.Flags().StringVar(&admin, "admin", "", "address:port of metrics, livez and readyz, without -c; off for none (default 127.0.0.1:9128)")
 	return c
 }
 
-// starterIn is the starter configuration with its data in dir.
-func starterIn(dir string) (*Config, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, fmt.Errorf("--data %q: %w", dir, err)
+// starterWith is the starter configuration with what flags say; "" leaves the default.
+func starterWith(data, listen, admin string) (*Config, error) {
+	for flag, addr := range map[string]string{"listen": listen, "admin": admin} {
+		if err := checkValue("HostPort", cmp.Or(addr, "127.0.0.1:1")); err != nil || flag == "listen" && addr == "off" {
+			return nil, fmt.Errorf("--%s %q: %w", flag, addr, cmp.Or(err, errors.New("a gateway without a way in carries nothing")))
+		}
 	}
-	c := &Config{DataDir: abs, Hosts: starterConfig().Hosts}
+	c := &Config{DataDir: data, Hosts: starterConfig().Hosts}
+	c.Listen.Proxy, c.Listen.Admin = HostPort(listen), HostPort(admin)
 	return c.complete("."), nil
 }
 

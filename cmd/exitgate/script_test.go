@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/exitgate/exitgate/web"
+)
+
+// TestMain lets the scripts run this very binary as exitgate, with the race detector when the tests have it.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"exitgate": main})
+}
+
+// TestScripts runs the scripts in testdata/script. Besides testscript's own commands they have
+//
+//	origin NAME...          starts TLS origins and writes exitgate.yaml, which sends their names there
+//	ready                   waits until the gateway on $EXITGATE_DATA answers; sets $PROXY, $ADMIN, $CA and $PID
+//	seen PATH               waits until an origin was asked for PATH
+//	release                 lets the origins answer what waits (/wait...)
+//	flowid                  sets $FLOW to the flow id in the last command's output
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Deadline:            time.Now().Add(3 * time.Minute),
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("EXITGATE_DATA", filepath.Join(e.WorkDir, "data"))
+			e.Setenv("NO_PROXY", "")
+			o := &scriptOrigins{asked: make(chan string, 64), wait: make(chan struct{})}
+			e.Values["origins"] = o
+			e.Defer(o.close)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"origin": cmdOrigin, "ready": cmdReady, "seen": cmdSeen, "release": cmdRelease, "flowid": cmdFlowID,
+		},
+	})
+}
+
+// patience bounds how long a script waits for something that has to happen.
+const patience = 30 * time.Second
+
+type scriptOrigins struct {
+	servers []*httptest.Server
+	asked   chan string
+	wait    chan struct{} // closed by release
+	once    sync.Once
+}
+
+func (o *scriptOrigins) release() { o.once.Do(func() { close(o.wait) }) }
+
+func (o *scriptOrigins) close() {
+	o.release()
+	for _, s := range o.servers {
+		s.CloseClientConnections()
+		s.Close()
+	}
+}
+
+func (o *scriptOrigins) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	select {
+	case o.asked <- r.URL.Path:
+	default:
+	}
+	if strings.HasPrefix(r.URL.Path, "/wait") {
+		select {
+		case <-o.wait:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	n, _ := io.Copy(io.Discard, r.Body)
+	fmt.Fprintf(w, "origin %s %s %s %d\n", r.Host, r.Method, r.URL.Path, n)
+}
+
+// cmdOrigin starts an origin for each name and writes the configuration that leads there.
+func cmdOrigin(ts *testscript.TestScript, _ bool, names []string) {
+	o := ts.Value("origins").(*scriptOrigins)
+	ca, err := newDemoCA()
+	ts.Check(err)
+	connect := ""
+	for _, name := range names {
+		leaf, err := ca.leaf(name)
+		ts.Check(err)
+		s := httptest.NewUnstartedServer(o)
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{leaf}}
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		o.servers = append(o.servers, s)
+		connect += fmt.Sprintf("    %q: %q\n", name+":443", s.Listener.Addr())
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("origins.crt"), ca.pem(), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("exitgate.yaml"), []byte(`data_dir: data
+listen: {proxy: 127.0.0.1:0, admin: 127.0.0.1:0}
+hosts:
+  - {name: web-1, class: app, addresses: [127.0.0.1]}
+upstream:
+  roots: [origins.crt]
+  allow: [127.0.0.0/8]
+  connect_to:
+`+connect), 0o600))
+}
+
+// cmdReady waits for the gateway's admin socket to answer.
+func cmdReady(ts *testscript.TestScript, _ bool, _ []string) {
+	data := ts.Getenv("EXITGATE_DATA")
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", adminSocket(data))
+	}}}
+	var s web.Status
+	eventually(ts, "the gateway does not answer", func() error {
+		res, err := c.Get("http://gateway/v1/status")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		return json.NewDecoder(res.Body).Decode(&s)
+	})
+	for _, l := range s.Listen {
+		way, addr, _ := strings.Cut(l, " ")
+		switch way {
+		case "proxy":
+			ts.Setenv("PROXY", "http://"+addr)
+			ts.Setenv("PROXYADDR", addr)
+		case "admin":
+			ts.Setenv("ADMIN", "http://"+addr)
+		}
+	}
+	ts.Setenv("CA", s.Root)
+	ts.Setenv("PID", fmt.Sprint(s.PID))
+}
+
+func eventually(ts *testscript.TestScript, what string, f func() error) {
+	deadline, tick := time.After(patience), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+func cmdSeen(ts *testscript.TestScript, _ bool, args []string) {
+	o := ts.Value("origins").(*scriptOrigins)
+	deadline := time.After(patience)
+	for {
+		select {
+		case path := <-o.asked:
+			if path == args[0] {
+				return
+			}
+		case <-deadline:
+			ts.Fatalf("no origin was asked for %s", args[0])
+		}
+	}
+}
+
+func cmdRelease(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Value("origins").(*scriptOrigins).release()
+}
+
+// cmdFlowID finds the last word that looks like a flow's id in the file named (default stdout).
+func cmdFlowID(ts *testscript.TestScript, _ bool, args []string) {
+	name := "stdout"
+	if len(args) > 0 {
+		name = args[0]
+	}
+	found := ""
+	for _, w := range strings.FieldsFunc(ts.ReadFile(name), func(r rune) bool { return strings.ContainsRune(" \n\t\"';,()", r) }) {
+		if len(w) == 26 && strings.HasPrefix(w, "0") {
+			found = w
+		}
+	}
+	if found == "" {
+		ts.Fatalf("no flow id in %s", name)
+	}
+	ts.Setenv("FLOW", found)
+}
