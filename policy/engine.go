@@ -41,6 +41,7 @@ type Engine struct {
 	options Options
 	reload  sync.Mutex // held while a revision is made
 	current atomic.Pointer[snapshot]
+	working sync.Pool // of *work
 }
 
 // New loads the base policy, the directory of o and d. An error is one line that says where in which file.
@@ -135,16 +136,36 @@ func (e *Engine) Decide(ctx context.Context, q *exitgate.Question) (v exitgate.V
 	if v, refused := s.tooDeep(q); refused {
 		return v, nil
 	}
-	a := s.ask(q)
+	w, _ := e.working.Get().(*work)
+	if w == nil {
+		w = &work{}
+	}
+	defer e.release(w)
+	s.ask(&w.asked, q)
 	if s.kept == nil {
-		return s.evaluate(ctx, &a)
+		return s.evaluate(ctx, &w.asked)
 	}
-	var buf [512]byte
-	key := s.appendKey(buf[:0], &a)
-	if w, ok := s.kept.get(key); ok {
-		return w.verdict(s, &a), nil
+	w.key = s.appendKey(w.key[:0], &w.asked)
+	if found, ok := s.kept.get(w.key); ok {
+		return found.verdict(s, &w.asked), nil
 	}
-	return s.evaluateAndKeep(ctx, &a, string(key))
+	return s.evaluateAndKeep(ctx, &w.asked, string(w.key))
+}
+
+// work is what one decision needs for itself, used again so that an answer that is kept costs no allocation.
+type work struct {
+	asked asked
+	key   []byte
+}
+
+// maxWork bounds the key that is used again: a question can be as large as headers may be.
+const maxWork = 4096
+
+func (e *Engine) release(w *work) {
+	w.asked = asked{}
+	if cap(w.key) <= maxWork {
+		e.working.Put(w)
+	}
 }
 
 // tooDeep refuses paths that would cost too much to match.

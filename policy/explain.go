@@ -75,7 +75,8 @@ func (e *Engine) decideAnew(ctx context.Context, s *snapshot, q *exitgate.Questi
 		x.Who, x.What = q.Host.Name, visible(q.HTTP.URL, 200)
 		return v, nil
 	}
-	a := s.ask(q)
+	var a asked
+	s.ask(&a, q)
 	x.Who, x.What = a.who(), a.what()
 	in := s.input(&a, true)
 	if v, err := ast.JSON(in); err == nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -66,6 +67,28 @@ type field struct {
 	key         func([]byte, *asked) []byte
 }
 
+// names are the terms of the fields' names and groups, and of texts that most questions have, made once.
+var names = commonTerms()
+
+func commonTerms() map[string]*ast.Term {
+	m := map[string]*ast.Term{}
+	for _, s := range strings.Fields("stage at way host name class addr by dest port aim keys tls sni alpn versions ech ja4 http method " +
+		"scheme url path prefixes segments query headers length proto upgrade encoded_slash response status " +
+		"connect request proxy GET HEAD POST PUT https HTTP/1.1 HTTP/2.0") {
+		m[s] = ast.StringTerm(s)
+	}
+	m[""] = ast.StringTerm("")
+	return m
+}
+
+// textTerm is ast.StringTerm without an allocation for common texts.
+func textTerm(s string) *ast.Term {
+	if t, ok := names[s]; ok {
+		return t
+	}
+	return ast.StringTerm(s)
+}
+
 // A field of a group is looked at only where the question has that part.
 var fields = [numFields]field{
 	fieldStage: text("", "stage", func(q *asked) string { return string(q.Stage) }),
@@ -73,7 +96,7 @@ var fields = [numFields]field{
 	fieldWay:   text("", "way", func(q *asked) string { return string(q.Way) }),
 
 	hostName:  text("host", "name", func(q *asked) string { return q.Host.Name }),
-	hostClass: text("host", "class", func(q *asked) string { return string(q.Host.Class) }),
+	hostClass: {"host", "class", func(q *asked) *ast.Term { return q.site.classTerm }, nil},
 	hostAddr:  {"host", "addr", func(q *asked) *ast.Term { return ast.StringTerm(addrText(q.Host.Addr)) }, func(b []byte, q *asked) []byte { return appendAddr(b, q.Host.Addr) }},
 	hostBy:    text("host", "by", func(q *asked) string { return q.Host.By }),
 
@@ -109,7 +132,7 @@ var fields = [numFields]field{
 
 func text(group, name string, get func(*asked) string) field {
 	return field{group, name,
-		func(q *asked) *ast.Term { return ast.InternedTerm(get(q)) },
+		func(q *asked) *ast.Term { return textTerm(get(q)) },
 		func(b []byte, q *asked) []byte { return appendText(b, get(q)) }}
 }
 

@@ -10,14 +10,13 @@ import (
 	"github.com/exitgate/exitgate"
 )
 
-// ask works out of q what the key and the input need. It does not keep q beyond the decision.
-func (s *snapshot) ask(q *exitgate.Question) asked {
-	a := asked{Question: q, at: clamp(q.At)}
+// ask works out of q what the key and the input need. It keeps q in a.
+func (s *snapshot) ask(a *asked, q *exitgate.Question) {
+	a.Question, a.at, a.path = q, clamp(q.At), ""
 	if q.HTTP != nil {
 		a.path = canonicalPath(q.HTTP.Path)
 	}
 	a.site = s.siteOf(q)
-	return a
 }
 
 // clamp brings t into the years 0 to 9999, in which the order of text is the order of time.
@@ -67,9 +66,17 @@ func (s *snapshot) input(q *asked, all bool) ast.Value {
 	return ast.NewObject(root...)
 }
 
-// fieldTerm leaves out the headers that no rule and no grant of the site can look at.
+// fieldTerm leaves out the headers, and the forms of the path, that no rule and no grant of the site can look at.
 func (s *snapshot) fieldTerm(i int, q *asked, all bool) *ast.Term {
-	if i == httpHeaders && !all && !s.reads.keyed[i] {
+	if all || s.reads.keyed[i] {
+		return fields[i].term(q)
+	}
+	switch {
+	case i == httpPrefixes && len(q.site.literal) == 0, i == httpSegments && len(q.site.stars) == 0:
+		return nil
+	case i == httpPrefixes:
+		return stringsTerm(q.site.prefixes(q.path))
+	case i == httpHeaders:
 		var items [][2]*ast.Term
 		for _, names := range [][]string{s.reads.requestHeaders, q.site.headers} {
 			for _, name := range names {

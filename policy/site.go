@@ -14,6 +14,7 @@ import (
 type site struct {
 	number     uint64 // never used twice in a revision
 	keysTerm   *ast.Term
+	classTerm  *ast.Term
 	candidates []*entry // grants and exemptions of the class and of the host at the destination
 	audit      bool     // the class is in audit mode
 
@@ -45,7 +46,7 @@ func (s *snapshot) siteOf(q *exitgate.Question) *site {
 func (s *snapshot) newSite(class exitgate.Class, host, dest string) *site {
 	keys := s.table.keysOf(dest)
 	n := &site{
-		number: s.numbers.Add(1), keysTerm: stringsTerm(keys), audit: slices.Contains(s.audit, class),
+		number: s.numbers.Add(1), keysTerm: stringsTerm(keys), classTerm: ast.StringTerm(string(class)), audit: slices.Contains(s.audit, class),
 		literal: map[string]uint64{},
 	}
 	if class != "" {
@@ -143,6 +144,17 @@ func (n *site) appendLiteral(b []byte, p string) []byte {
 		b = binary.AppendUvarint(b, i+1)
 	}
 	return append(b, 0)
+}
+
+// prefixes returns those prefixes of a path that some candidate names, and the whole path.
+func (n *site) prefixes(path string) []string {
+	all := prefixesOf(path)
+	if len(all) == 0 {
+		return nil
+	}
+	whole := all[len(all)-1]
+	met := slices.DeleteFunc(all[:len(all)-1], func(p string) bool { _, ok := n.literal[p]; return !ok })
+	return append(met, whole)
 }
 
 func (n *site) appendStars(b []byte, path string) []byte {

@@ -147,6 +147,7 @@ var (
 	onlyHTTP   = []uint16{80}
 	bothHTTP   = []uint16{80, 443}
 	onlyReads  = []string{"GET", "HEAD"}
+	anyMethod  = []string{"*"}
 	anyScheme  = []string{"http", "https"}
 	schemeHTTP = []string{"http"}
 	schemeTLS  = []string{"https"}

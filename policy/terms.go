@@ -51,7 +51,7 @@ func (t *table) object() ast.Object {
 }
 
 func item(key string, value *ast.Term) [2]*ast.Term {
-	return [2]*ast.Term{ast.InternedTerm(key), value}
+	return [2]*ast.Term{textTerm(key), value}
 }
 
 func addItem(to [][2]*ast.Term, key string, items [][2]*ast.Term) [][2]*ast.Term {
@@ -76,14 +76,15 @@ func (b *terms) grant(e *entry) *ast.Term {
 		}
 	}
 	return ast.ObjectTerm(
+		item("any_method", ast.InternedTerm(slices.Equal(g.Methods, anyMethod))),
 		item("any_path", ast.InternedTerm(len(e.patterns) == 0)),
-		item("encoded_slash", ast.InternedTerm(g.EncodedSlash)),
 		item("exact", b.set(exact)),
 		item("headers", globsTerm(g.Headers)),
 		item("methods", b.set(grantMethods(g))),
 		item("paths", b.set(paths)),
 		item("patterns", ast.ArrayTerm(stars...)),
 		item("ports", b.ports(e.ports)),
+		item("slashes", b.slashes(g.EncodedSlash)),
 		item("schemes", b.set(grantSchemes(g))),
 		item("until", b.text(timeText(e.until))),
 	)
@@ -129,6 +130,14 @@ func (b *terms) ports(ports []uint16) *ast.Term {
 		}
 		return ast.ArrayTerm(items...)
 	})
+}
+
+// slashes lists the values of encoded_slash in a request that the grant takes.
+func (b *terms) slashes(encoded bool) *ast.Term {
+	if encoded {
+		return b.share("/%2F", func() *ast.Term { return ast.ArrayTerm(ast.InternedTerm(false), ast.InternedTerm(true)) })
+	}
+	return b.share("/", func() *ast.Term { return ast.ArrayTerm(ast.InternedTerm(false)) })
 }
 
 func stringsTerm(list []string) *ast.Term {

@@ -7,24 +7,16 @@ package exitgate.match
 # A grant holds until its end; one without an end has the end of time.
 holds(grant) if input.at < grant.until
 
-reaches(grant) if input.dest.port in grant.ports
+reaches(grant) if grant.ports[_] == input.dest.port
 
 takes(grant) if {
 	grant.schemes[input.http.scheme]
-	reaches(grant)
-	takes_method(grant)
-	takes_slash(grant)
+	grant.ports[_] == input.dest.port
+	grant.slashes[_] == input.http.encoded_slash
+	object.get(grant.methods, input.http.method, grant.any_method)
 	takes_path(grant)
 	takes_headers(grant)
 }
-
-takes_method(grant) if grant.methods[input.http.method]
-
-takes_method(grant) if grant.methods["*"]
-
-takes_slash(_) if not input.http.encoded_slash
-
-takes_slash(grant) if grant.encoded_slash
 
 takes_path(grant) if grant.any_path
 
@@ -58,7 +50,10 @@ same(want, have) if want == have
 
 same("*", have) if have != ""
 
+takes_headers(grant) if grant.headers == {}
+
 takes_headers(grant) if {
+	grant.headers != {}
 	every name, pattern in grant.headers {
 		some value in input.http.headers[name]
 		glob.match(pattern, null, value)

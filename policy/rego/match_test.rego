@@ -8,7 +8,7 @@ get := {"method": "GET", "scheme": "https", "encoded_slash": false, "headers": {
 on_get(path, value) := object.union({"http": object.union(get, {path: value})}, {"dest": {"port": 443}})
 
 open_grant := {
-	"any_path": true, "encoded_slash": false, "exact": {}, "headers": {}, "methods": {"GET": true}, "paths": {},
+	"any_method": false, "any_path": true, "slashes": [false], "exact": {}, "headers": {}, "methods": {"GET": true}, "paths": {},
 	"patterns": [], "ports": [443], "schemes": {"https": true}, "until": "9999-12-31T23:59:59.000000000Z",
 }
 
@@ -30,12 +30,12 @@ test_method if not match.takes(open_grant) with input as on_get("method", "POST"
 
 test_method_is_case_sensitive if not match.takes(open_grant) with input as on_get("method", "get")
 
-test_any_method if match.takes(object.union(open_grant, {"methods": {"*": true}})) with input as on_get("method", "PURGE")
+test_any_method if match.takes(object.union(open_grant, {"any_method": true})) with input as on_get("method", "PURGE")
 
 test_slash if {
 	not match.takes(open_grant) with input as on_get("encoded_slash", true)
-	match.takes(object.union(open_grant, {"encoded_slash": true})) with input as on_get("encoded_slash", true)
-	match.takes(object.union(open_grant, {"encoded_slash": true})) with input as on_get("encoded_slash", false)
+	match.takes(object.union(open_grant, {"slashes": [false, true]})) with input as on_get("encoded_slash", true)
+	match.takes(object.union(open_grant, {"slashes": [false, true]})) with input as on_get("encoded_slash", false)
 }
 
 test_path if {

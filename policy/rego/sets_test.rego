@@ -6,7 +6,7 @@ import data.exitgate
 never := "9999-12-31T23:59:59.000000000Z"
 
 grant := {
-	"any_path": false, "encoded_slash": false, "exact": {}, "headers": {}, "methods": {"GET": true}, "paths": {"/a": true},
+	"any_method": false, "any_path": false, "slashes": [false], "exact": {}, "headers": {}, "methods": {"GET": true}, "paths": {"/a": true},
 	"patterns": [], "ports": [443], "schemes": {"https": true}, "until": never,
 }
 
