@@ -135,6 +135,12 @@ func (p *Proxy) respond(a *answer, res *http.Response) error {
 			h[k] = nil // the server shall not invent one
 		}
 	}
+	if res.StatusCode == http.StatusNoContent || res.StatusCode == http.StatusNotModified {
+		// A length here is that of a body which is not sent (RFC 9110, section 8.6); clients of HTTP/2, and
+		// net/http as one, wait for it or call its absence an error.
+		delete(h, "Content-Length")
+		res.Body = http.NoBody
+	}
 	announced := announceTrailers(h, res)
 	a.x.flow.Status = res.StatusCode
 	a.started = true
