@@ -298,13 +298,16 @@ func (j *Journal) dropped(it item) {
 func (j *Journal) restore(fr frame) (item, error) {
 	f := new(exitgate.Flow)
 	it := item{flow: f, next: place{fr.at.Segment, fr.at.Offset + fr.size}}
+	var size int64 // of its segment
 	if fr.begin.Segment != 0 {
 		j.mu.Lock()
-		it.begin = j.segment(fr.begin.Segment)
+		if it.begin = j.segment(fr.begin.Segment); it.begin != nil {
+			size = it.begin.size
+		}
 		j.mu.Unlock()
 	}
 	if fr.kind == kindEnd {
-		subject, err := j.subject(it.begin, fr)
+		subject, err := subjectOf(fr, it.begin, size)
 		if err != nil { // damaged, which was reported when the journal was opened
 			j.o.Log.Error("journal: a flow is stored without host, destination and request, which stood in its begin", "flow", fr.id, "err", err)
 		}
@@ -313,11 +316,12 @@ func (j *Journal) restore(fr frame) (item, error) {
 	return it, fr.decode(f)
 }
 
-func (j *Journal) subject(s *segment, end frame) (exitgate.Question, error) {
+// subjectOf reads the question of the Begin frame that end names, which lies in the first size bytes of s.
+func subjectOf(end frame, s *segment, size int64) (exitgate.Question, error) {
 	if s == nil {
 		return exitgate.Question{}, errors.New("its begin frame is gone")
 	}
-	fr, err := readFrame(s, end.begin.Offset, s.size)
+	fr, err := readFrame(s, end.begin.Offset, size)
 	if err == nil && fr.id != end.id {
 		err = fmt.Errorf("there is the begin of flow %s", fr.id)
 	}
