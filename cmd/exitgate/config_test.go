@@ -224,3 +224,25 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestDeployedConfigs holds the configurations that are shipped for servers to what the gateway reads.
+func TestDeployedConfigs(t *testing.T) {
+	names, err := filepath.Glob("../../deploy/*/*exitgate.yaml")
+	if err != nil || len(names) < 2 {
+		t.Fatalf("%d files, %v", len(names), err)
+	}
+	secret := filepath.Join(t.TempDir(), "store.url")
+	if err := os.WriteFile(secret, []byte("postgres://exitgate@db/exitgate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = bytes.ReplaceAll(b, []byte("/run/secrets/store_url"), []byte(secret))
+		if _, err := parseConfig(name, b); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -130,7 +130,7 @@ func checkStoreURL(s string) error {
 		// The URL may hold a password, so the error says no more of it than what is wrong.
 		return errors.New("it cannot be read as a URL")
 	case u.Scheme != "postgres" && u.Scheme != "postgresql":
-		return errors.New("it begins with neither sqlite: nor postgres://")
+		return errors.New("it is neither sqlite:PATH nor a postgres URL")
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func flowsShowCommand() *cobra.Command {
 				e.SetIndent("", "  ")
 				return e.Encode(f)
 			case "text":
-				page{w, styleFor(w)}.flow(f)
+				page{w, styleFor(w), "exitgate" + dataFlag(dataDir(c))}.flow(f)
 				return nil
 			}
 			return usage(c, fmt.Errorf("-o %q: it is text or json", output))
@@ -45,8 +45,9 @@ func flowsShowCommand() *cobra.Command {
 
 // A page prints one flow for reading: what is absent is left out.
 type page struct {
-	w     io.Writer
-	style style
+	w       io.Writer
+	style   style
+	command string // how exitgate is called for this gateway
 }
 
 func (p page) head(title string) { fmt.Fprintf(p.w, "\n%s\n", p.style.bold(title)) }
@@ -68,7 +69,7 @@ func (p page) flow(f *exitgate.Flow) {
 	for _, x := range f.Findings {
 		p.line("finding", "%s in %s: %s", plain(x.Inspector), plain(x.Where), plain(x.What))
 	}
-	fmt.Fprintf(p.w, "\n%s\n", p.style.dim("exitgate explain "+f.ID.String()+"   says how policy answers this now"))
+	fmt.Fprintf(p.w, "\n%s\n", p.style.dim(p.command+" explain "+f.ID.String()+"   says how policy answers this now"))
 }
 
 func methodIf(f *exitgate.Flow) string {

@@ -138,7 +138,7 @@ type tablePrinter struct {
 	headed bool
 }
 
-const tableRow = "%-26s  %-8s  %-8s  %-18s  %-7s  %-6s  %9s  %9s  %8s  %-18s  %s\n"
+const tableRow = "%-26s  %-8s  %-8s  %-20s  %-7s  %-6s  %9s  %9s  %8s  %-26s  %s\n"
 
 func (p *tablePrinter) flow(f *exitgate.Flow) error {
 	if !p.headed {
@@ -150,7 +150,7 @@ func (p *tablePrinter) flow(f *exitgate.Flow) error {
 	}
 	word := outcomeWord(f)
 	padded := p.style.outcome(fmt.Sprintf("%-8s", word))
-	_, err := fmt.Fprintf(p.w, strings.Replace(tableRow, "%-8s  %-8s  %-18s", "%-8s  %s  %-18s", 1),
+	_, err := fmt.Fprintf(p.w, strings.Replace(tableRow, "%-8s  %-8s  %-20s", "%-8s  %s  %-20s", 1),
 		f.ID, f.Begin.Local().Format(time.TimeOnly), padded, hostText(f.Question.Host), methodText(f), statusText(f),
 		bytesText(f.Sent.Header+f.Sent.Body), bytesText(f.Received.Header+f.Received.Body), tookText(flowTime(f)), ruleText(f), whatText(f))
 	return err

@@ -159,7 +159,7 @@ func (g *gateway) openStore(ctx context.Context) error {
 		g.store, err = postgres.Open(open, where, postgres.Options{})
 	}
 	if err != nil {
-		return err
+		return oneLine{err}
 	}
 	g.onClose(func() { g.warn("close the store", g.store.Close()) })
 	g.journal, err = journal.Open(ctx, g.settings().Journal.Dir, g.store, journal.Options{
@@ -173,6 +173,12 @@ func (g *gateway) openStore(ctx context.Context) error {
 	g.onClose(g.closeJournal)
 	return nil
 }
+
+// oneLine is an error whose cause says it in several lines.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.error }
 
 // closeJournal gives the journal a moment to hand all it has to the store; what it cannot stays on disk.
 func (g *gateway) closeJournal() {

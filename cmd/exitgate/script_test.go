@@ -13,11 +13,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/exitgate/exitgate/storage/postgres/pgtest"
 	"github.com/exitgate/exitgate/web"
 )
 
@@ -34,8 +36,31 @@ func TestMain(m *testing.M) {
 //	release                 lets the origins answer what waits (/wait...)
 //	flowid                  sets $FLOW to the flow id in the last command's output
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	testscript.Run(t, params("testdata/script"))
+}
+
+// TestPostgresScripts runs the scripts that need a Postgres, which "pg stop" and "pg start" end and bring back.
+func TestPostgresScripts(t *testing.T) {
+	cluster := pgtest.New(t, "fsync=off")
+	p := params("testdata/postgres")
+	setup := p.Setup
+	p.Setup = func(e *testscript.Env) error {
+		e.Setenv("PGURL", cluster.Database(t))
+		return setup(e)
+	}
+	p.Cmds["pg"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		if args[0] == "stop" {
+			cluster.Stop(t, syscall.SIGQUIT)
+			return
+		}
+		cluster.Start(t)
+	}
+	testscript.Run(t, p)
+}
+
+func params(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(3 * time.Minute),
 		Setup: func(e *testscript.Env) error {
@@ -49,7 +74,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"origin": cmdOrigin, "ready": cmdReady, "seen": cmdSeen, "release": cmdRelease, "flowid": cmdFlowID,
 		},
-	})
+	}
 }
 
 // patience bounds how long a script waits for something that has to happen.

@@ -140,5 +140,3 @@ func columns(w io.Writer, rows [][]string, paint func(row, column int, padded st
 		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
 	}
 }
-
-func unpainted(_, _ int, s string) string { return s }
