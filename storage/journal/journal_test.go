@@ -175,9 +175,7 @@ func TestReadBackRegression(t *testing.T) {
 	flows := pass(t, j, 200)
 	m.do(nil)
 	for j.Stats().Stored < 200 {
-		if j.Stats().Waiting < 1000 {
-			flows = append(flows, pass(t, j, 1)...)
-		}
+		flows = append(flows, pass(t, j, 5)...)
 	}
 	stop(t, j)
 	wantAll(t, &m, flows)
