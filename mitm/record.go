@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"sync"
 
 	"github.com/exitgate/exitgate"
 )
@@ -169,15 +170,51 @@ func reset(l *leg) {
 	}
 }
 
-// A guarded body turns a panic of what reads it (a meter, a modifier) into a Bug: it is read on a goroutine of the
-// upstream's side, where a panic would end the process.
-type guarded struct{ io.ReadCloser }
+// A guarded body is a request's body as the upstream's side reads it, on a goroutine where a panic of what reads
+// it (a meter, a modifier) would end the process: there it becomes a Bug. It keeps why it did not come to its end.
+type guarded struct {
+	io.ReadCloser
 
-func (g guarded) Read(b []byte) (n int, err error) {
+	mu     sync.Mutex // guards the rest
+	err    error      // a Refusal, a Bug, or a Fault of the client
+	closed bool       // nobody reads any more: an error now tells nothing
+}
+
+func (g *guarded) Read(b []byte) (n int, err error) {
 	if perr := safely("request body", func() error { n, err = g.ReadCloser.Read(b); return nil }); perr != nil {
-		return 0, perr
+		n, err = 0, perr
+	}
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	var r *exitgate.Refusal
+	var bug *exitgate.Bug
+	if !errors.As(err, &r) && !errors.As(err, &bug) {
+		err = &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host broke the body of its request off: " + err.Error(), Err: err}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err == nil && !g.closed {
+		g.err = err
 	}
 	return n, err
+}
+
+func (g *guarded) Close() error {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	return g.ReadCloser.Close()
+}
+
+// failed returns why the body did not come to its end, if it did not.
+func (g *guarded) failed() error {
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
 }
 
 // safely runs f and turns its panic into a Bug.

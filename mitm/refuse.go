@@ -172,6 +172,9 @@ func (p *Proxy) refuseRequest(w http.ResponseWriter, r *http.Request, x *exchang
 		x.blame(err)
 	}
 	x.flow.Status = p.answer(w, r, p.noticeFor(x, err))
+	if f := x.flow.Fault; f != nil && f.Type == "client_gone" {
+		x.flow.Status = 0 // nobody was there to get it
+	}
 	var b *exitgate.Bug
 	if errors.As(err, &b) {
 		p.log().Error("a step failed; the request was answered with 500", "flow", x.flow.ID.String(), "err", b, "stack", string(b.Stack))

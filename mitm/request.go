@@ -68,6 +68,7 @@ type answer struct {
 	started bool            // the head of the final answer was given to the server: an error can only cut
 	taken   bool            // the connection was taken from the server
 	up      *upload         // the request's body, where it may still be on its way; nil: none
+	sent    *guarded        // the request's body as the upstream's side reads it; nil: none
 
 	mu     sync.Mutex // guards the rest, and w until sealed: informational answers come on other goroutines
 	sealed bool       // the final answer is being given
@@ -85,6 +86,9 @@ func (p *Proxy) carry(a *answer) error {
 			return err
 		}
 	}
+	if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody {
+		http.NewResponseController(a.w).EnableFullDuplex() // so that an early answer to an upload gets through
+	}
 	if err := p.stepsIn.ModifyRequest(r); err != nil {
 		return flowError("request pipeline", err)
 	}
@@ -92,10 +96,8 @@ func (p *Proxy) carry(a *answer) error {
 		return &exitgate.Bug{Step: "pipeline", Err: errors.New("the request passed the pipeline without a verdict that allows and a record")}
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = guarded{r.Body}
-		if r.ProtoMajor == 1 {
-			http.NewResponseController(a.w).EnableFullDuplex() // so that an early answer to an upload gets through
-		}
+		a.sent = &guarded{ReadCloser: r.Body}
+		r.Body = a.sent
 	}
 	res, err := p.roundTrip(a)
 	if err != nil {
@@ -255,6 +257,8 @@ func (p *Proxy) bodyFault(a *answer, err error, idle bool) error {
 		return r
 	case stopped != nil:
 		return stopped
+	case a.sent.failed() != nil:
+		return a.sent.failed()
 	case idle && a.r.Context().Err() == nil:
 		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Err: err,
 			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, p.bodyBound())}
