@@ -14,6 +14,8 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -314,6 +316,25 @@ func TestNothingChanged(t *testing.T) {
 	status, _, body = b.ask(t, "POST", "/v1/grants", grant)
 	if status != 500 || !strings.Contains(body, "disk is full") || b.applied != before {
 		t.Errorf("store: %d %s, applied %d times", status, body, b.applied-before)
+	}
+}
+
+// TestChangesAtOnce holds that changes come one after the other: each is applied, and one ID is given once.
+func TestChangesAtOnce(t *testing.T) {
+	b := newBench(t)
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			body := fmt.Sprintf(`{"id":"g%d","class":"app","to":"a.example.com","reason":"r"}`, i/2)
+			if status, _, _ := b.ask(t, "POST", "/v1/grants", body); status == 201 {
+				made.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 20 || len(b.grants.entries) != 20 || b.applied != 20 {
+		t.Errorf("%d made, %d kept, %d applied, want 20", made.Load(), len(b.grants.entries), b.applied)
 	}
 }
 
