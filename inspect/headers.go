@@ -32,11 +32,17 @@ func (h *Headers) ModifyRequest(req *http.Request) error {
 	if v := req.Header["Content-Length"]; len(v) > 0 && !sameLength(v[0], req.ContentLength) { // HTTP/2; see Screen for HTTP/1
 		return malformed("the Content-Length field %.64q is not the length of the body", v[0])
 	}
+	if v := req.Header["Expect"]; len(v) > 0 && (len(v) > 1 || !fold(v[0], "100-continue")) { // HTTP/2; see Screen for HTTP/1
+		return malformed("the Expect field is not a single 100-continue")
+	}
 	for name, values := range req.Header {
 		if len(values) > 1 && single(name) {
 			return malformed("there is more than one %s field", name)
 		}
 		for _, v := range values {
+			if n := len(v); n > 0 && (v[0] <= ' ' || v[n-1] <= ' ') { // HTTP/2 (RFC 9113, section 8.2.1); HTTP/1 sees none
+				return malformed("the value of field %.64q begins or ends with a blank, which HTTP/1.1 cannot carry", name)
+			}
 			if !utf8.ValidString(v) {
 				return malformed("the value of field %.64q is not UTF-8", name)
 			}

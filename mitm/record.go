@@ -98,6 +98,11 @@ func (x *exchange) blame(err error) {
 
 // endConn accounts for a connection, or a tunnel, that ends without a request, and closes it.
 func (p *Proxy) endConn(l *leg, v exitgate.Verdict, why error) {
+	p.account(l, v, why)
+	l.Close()
+}
+
+func (p *Proxy) account(l *leg, v exitgate.Verdict, why error) {
 	kind := exitgate.KindConnection
 	if l.s.tunnel != nil {
 		kind = exitgate.KindTunnel
@@ -107,7 +112,6 @@ func (p *Proxy) endConn(l *leg, v exitgate.Verdict, why error) {
 	x.flow.Verdict = v
 	x.blame(why)
 	p.end(context.WithoutCancel(p.base), x)
-	l.Close()
 }
 
 // connClosed accounts for a connection that sent bytes and yielded no flow.

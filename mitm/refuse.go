@@ -348,6 +348,6 @@ func (p *Proxy) refuseScreened(c *screened, r *exitgate.Refusal) {
 	fmt.Fprintf(c.Conn, "HTTP/1.1 %d %s\r\nProxy-Status: %s\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
 		n.Status, http.StatusText(n.Status), p.proxyStatus(n), len(body), body)
 	c.CloseWrite()
+	p.end(ctx, x) // before the client is waited for, which may take its time
 	discard(c.Conn, 1<<20)
-	p.end(ctx, x)
 }

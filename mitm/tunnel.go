@@ -86,8 +86,9 @@ func (p *Proxy) refuseTLS(l *leg, err error) {
 	l.SetDeadline(time.Now().Add(2 * time.Second))
 	l.Write(alertAccessDenied)
 	l.CloseWrite()
+	p.account(l, exitgate.Verdict{}, err) // before the client is waited for, which may take its time
 	discard(l, 1<<20)
-	p.endConn(l, exitgate.Verdict{}, err)
+	l.Close()
 }
 
 // handshakeFailed accounts for a host that would not finish TLS with the gateway, and says why as far as the
