@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"github.com/exitgate/exitgate"
@@ -193,7 +194,11 @@ func (g *guarded) Read(b []byte) (n int, err error) {
 	}
 	var r *exitgate.Refusal
 	var bug *exitgate.Bug
-	if !errors.As(err, &r) && !errors.As(err, &bug) {
+	switch {
+	case errors.As(err, &r), errors.As(err, &bug):
+	case strings.Contains(err.Error(), "declare"): // net/http, of HTTP/2; see Screen for HTTP/1
+		err = exitgate.NewRefusal(400, exitgate.RuleMalformed, "the body has not the length that Content-Length declares: %v", err)
+	default:
 		err = &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host broke the body of its request off: " + err.Error(), Err: err}
 	}
 	g.mu.Lock()
