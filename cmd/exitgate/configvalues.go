@@ -107,7 +107,7 @@ func checkName(s string) error {
 func checkHostPort(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return errors.New("it is not address:port, such as 127.0.0.1:3128 or [::]:3128")
+		return errors.New("it is not address:port, such as 127.0.0.1:3128 or [::]:3128 for all addresses")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("port %q is not a number from 0 to %d", port, math.MaxUint16)
@@ -120,7 +120,7 @@ func checkHostPort(s string) error {
 func checkStoreURL(s string) error {
 	if path, ok := strings.CutPrefix(s, "sqlite:"); ok {
 		if path == "" {
-			return errors.New("the path of the file is missing after sqlite:")
+			return errors.New("no path of a file follows sqlite")
 		}
 		return nil
 	}
