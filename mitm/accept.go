@@ -38,7 +38,7 @@ func (p *Proxy) serveConn(c net.Conn, way exitgate.Way) {
 		p.refuseConn(l, err)
 	case op.Proto == exitgate.OpeningHTTP:
 		s.side.Proto = "HTTP/1.1"
-		p.handoff.put(p.screen(l, l))
+		p.serveHTTP1(p.screen(l, l))
 	case op.Proto == exitgate.OpeningH2C:
 		s.side.Proto = "HTTP/2.0"
 		p.handoff.put(watch(l, l))
@@ -104,7 +104,7 @@ func (p *Proxy) handshake(l *leg) {
 		p.handoff.put(watch(t, l))
 		return
 	}
-	p.handoff.put(p.screen(t, l))
+	p.serveHTTP1(p.screen(t, l))
 }
 
 func tlsVersion(v uint16) string {

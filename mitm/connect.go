@@ -54,10 +54,15 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 		l.onClose = func(l *leg) { p.connClosed(l); p.flows.leave() }
 	}
 	l.read.Store(int64(len(x.flow.Authority.Connect))) // the host spoke: the tunnel owes a flow, come what may
-	func() {
+	serve := func() {
 		defer p.recovered(l, "tunnel")
 		p.serveTunnel(l)
-	}()
+	}
+	if cc.h1 != nil {
+		cc.h1.next = serve
+		return
+	}
+	serve()
 	wait()
 }
 

@@ -248,13 +248,20 @@ func (u *upload) sentWhole() bool {
 	}
 }
 
-// wait returns when run did. A host that stopped sending is not waited for.
+// wait returns when run did. An upload that is about to end, as most are, is given the time; a host that stopped
+// sending is not waited for, and its connection is of no more use.
 func (u *upload) wait(a *answer) {
 	u.answered()
+	patience := time.NewTimer(100 * time.Millisecond)
+	defer patience.Stop()
 	select {
 	case <-u.end:
-	default:
-		http.NewResponseController(a.w).SetReadDeadline(time.Unix(1, 0))
-		<-u.end
+		return
+	case <-patience.C:
 	}
+	if cc, ok := a.r.Context().Value(connKey{}).(*connContext); ok && cc.screened != nil {
+		cc.screened.ended.Store(true)
+	}
+	http.NewResponseController(a.w).SetReadDeadline(time.Unix(1, 0))
+	<-u.end
 }

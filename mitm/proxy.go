@@ -53,6 +53,7 @@ type Proxy struct {
 	tlsConfig  *tls.Config
 	transports transports
 	open       openConns
+	serving    serving
 	flows      openFlows
 	closing    atomic.Bool
 	stop       context.CancelFunc // ends tunnels that outlive the drain
@@ -193,12 +194,14 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.closing.Store(true)
 	p.open.closeIdle()
+	p.serving.closeIdle()
 	err := p.server.Shutdown(ctx)
 	if werr := p.open.wait(ctx); err == nil {
 		err = werr
 	}
 	p.stop()
 	p.server.Close()
+	p.serving.closeAll()
 	p.open.closeAll()
 	p.open.wait(context.Background())
 	p.flows.close()

@@ -135,6 +135,9 @@ func (p *Proxy) grantCommand(q *exitgate.Question) string {
 		args = append(args, "--encoded-slash")
 	}
 	target, _, _ := strings.Cut(q.HTTP.URL, "?")
+	if strings.HasSuffix(target, "/*") || strings.Contains(target, "/*/") {
+		return "" // in a grant, such a segment stands for any
+	}
 	return p.command(append(args, target)...)
 }
 

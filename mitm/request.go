@@ -40,7 +40,7 @@ func (p *Proxy) request(w http.ResponseWriter, r *http.Request, cc *connContext)
 	if r.ProtoMajor == 1 && r.ContentLength < 0 && r.Trailer == nil {
 		r.Trailer = http.Header{} // shared with in: the server fills it where the body ends, announced or not
 	}
-	in := r.WithContext(&exchangeContext{exitgate.WithExchange(r.Context(), &x.Exchange), x})
+	in := r.WithContext(&exchangeContext{exitgate.WithExchange(cc.context(r), &x.Exchange), x})
 	a := &answer{w: w, r: in, x: x}
 	err := safely("request", func() error { return p.carry(a) })
 	if s := cc.screened; err != nil && s != nil {

@@ -17,6 +17,7 @@ type screened struct {
 	screen   Screen
 	busy     atomic.Bool                        // a handler is answering: nothing else may write
 	passed   atomic.Bool                        // the screening ended
+	ended    atomic.Bool                        // nothing more is read: the rest of a body was given up
 	refused  func(*screened, *exitgate.Refusal) // answers and records, when no handler is there to do it
 	broke    func(*leg, error)                  // records that the screen itself failed, and closes
 
@@ -32,6 +33,9 @@ var errScreened = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("the requ
 func (c *screened) Read(b []byte) (int, error) {
 	if c.violation.Load() != nil {
 		return 0, c.stopped()
+	}
+	if c.ended.Load() {
+		return 0, io.EOF
 	}
 	n, err := c.Conn.Read(b)
 	if n == 0 || c.passed.Load() {

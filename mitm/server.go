@@ -14,11 +14,10 @@ import (
 	"github.com/exitgate/exitgate"
 )
 
-// startServer readies the one HTTP server that reads every request: those to the proxy itself, and those inside
-// tunnels, over HTTP/1.x and HTTP/2.
+// startServer readies the server that reads what comes over HTTP/2, to the proxy itself and inside tunnels. What
+// comes over HTTP/1.x is read by an h1server.
 func (p *Proxy) startServer() {
 	var protos http.Protocols
-	protos.SetHTTP1(true)
 	protos.SetHTTP2(true)
 	protos.SetUnencryptedHTTP2(true)
 	p.handoff.start()
@@ -27,8 +26,7 @@ func (p *Proxy) startServer() {
 		Protocols:         &protos,
 		ReadHeaderTimeout: or(p.Timeouts.RequestHeader, 20*time.Second),
 		IdleTimeout:       or(p.Timeouts.Idle, 2*time.Minute),
-		// The Screen bounds heads before the server does; this one is for HTTP/2, where there is no Screen.
-		MaxHeaderBytes: or(p.Limits.HeaderBytes, 64<<10),
+		MaxHeaderBytes:    or(p.Limits.HeaderBytes, 64<<10),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: or(p.Limits.Streams, 250),
 			SendPingTimeout:      30 * time.Second,
@@ -36,9 +34,7 @@ func (p *Proxy) startServer() {
 			WriteByteTimeout:     p.bodyBound(),
 		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			cc := &connContext{l: legOf(c)}
-			cc.screened, _ = c.(*screened)
-			return context.WithValue(ctx, connKey{}, cc)
+			return context.WithValue(ctx, connKey{}, &connContext{l: legOf(c)})
 		},
 		ErrorLog:                     log.New(serverLog{p.log()}, "", 0),
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is a request like any other
@@ -49,7 +45,17 @@ func (p *Proxy) startServer() {
 // connContext is what a handler knows of the connection that its request came on.
 type connContext struct {
 	l        *leg
-	screened *screened // nil for HTTP/2
+	screened *screened       // nil for HTTP/2
+	h1       *h1server       // nil for HTTP/2
+	ctx      context.Context // of each request; nil: the request's own
+}
+
+// context returns the context that a request runs under.
+func (cc *connContext) context(r *http.Request) context.Context {
+	if cc.ctx != nil {
+		return cc.ctx
+	}
+	return r.Context()
 }
 
 type connKey struct{}
@@ -63,10 +69,6 @@ func (p *Proxy) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	cc := r.Context().Value(connKey{}).(*connContext)
 	if w := cc.l.s.h2.Load(); w != nil {
 		w.request()
-	}
-	if cc.screened != nil {
-		cc.screened.busy.Store(true)
-		defer cc.screened.busy.Store(false)
 	}
 	if r.Method == http.MethodConnect && cc.l.s.tunnel == nil {
 		p.connect(w, r, cc)

@@ -32,7 +32,7 @@ func (p *Proxy) serveTunnel(l *leg) {
 		p.serveTLS(l)
 	case op.Proto == exitgate.OpeningHTTP:
 		l.s.side.Proto = "HTTP/1.1"
-		p.handoff.put(p.screen(l, l))
+		p.serveHTTP1(p.screen(l, l))
 	default:
 		reset(l)
 		p.endConn(l, exitgate.Verdict{}, exitgate.NewRefusal(0, exitgate.RuleProtocol,
