@@ -134,7 +134,7 @@ func (p *Proxy) copyBoth(ctx context.Context, x *exchange, l *leg, up *upconn) e
 		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Reason: "nothing moved on the spliced flow for " + or(p.Timeouts.SpliceIdle, time.Hour).String()}
 	case ctx.Err() != nil:
 		return &exitgate.Fault{Step: "gateway", Type: "connection_terminated", Reason: "the gateway was stopped"}
-	case errOut != nil || errIn != nil:
+	case !endedWell(errOut, errIn):
 		x.flow.RequestBody, x.flow.ResponseBody = exitgate.BodyCut, exitgate.BodyCut
 		return &exitgate.Fault{Step: "receive", Type: "connection_terminated", Reason: "a peer of the spliced flow broke it off: " + errors.Join(errOut, errIn).Error()}
 	}
@@ -146,8 +146,8 @@ func (p *Proxy) copyBoth(ctx context.Context, x *exchange, l *leg, up *upconn) e
 func copyHalf(dst, src net.Conn, q *quota) (int64, error) {
 	n, err := copyStream(dst, src, q)
 	if err != nil || q.over.Load() {
-		bare(dst).Close()
-		bare(src).Close()
+		socket(dst).Close()
+		socket(src).Close()
 		return n, err
 	}
 	if w, ok := dst.(interface{ CloseWrite() error }); ok {
@@ -183,7 +183,7 @@ func copyStream(dst, src net.Conn, q *quota) (total int64, err error) {
 		}
 	}
 	var n int64
-	d, s := bare(dst), bare(src)
+	d, s := socket(dst), bare(src)
 	ts, ok := s.(*net.TCPConn)
 	td, ok2 := d.(*net.TCPConn)
 	if ok && ok2 {
@@ -192,6 +192,42 @@ func copyStream(dst, src net.Conn, q *quota) (total int64, err error) {
 		n, err = copyPlain(d, s, q)
 	}
 	return total + n, err
+}
+
+// A writeError is the receiver's side of a copy that failed.
+type writeError struct{ error }
+
+func (e writeError) Unwrap() error { return e.error }
+
+// endedWell reports whether a spliced flow ended as clients end connections: one direction came to its end, and
+// what the other still had (a farewell of TLS, mostly) met a peer that had left.
+func endedWell(errOut, errIn error) bool {
+	var unread writeError
+	switch {
+	case errOut == nil && errIn == nil:
+		return true
+	case errOut == nil: // the host ended first: it left unread what the upstream still sent
+		return errors.As(errIn, &unread) && isGone(errIn)
+	case errIn == nil: // the upstream ended first: what the host does then concerns nobody
+		return isGone(errOut)
+	}
+	return false
+}
+
+// socket takes off every layer: what is written has nothing to do with what a layer holds back for its reader.
+func socket(c net.Conn) net.Conn {
+	for {
+		switch v := c.(type) {
+		case *screened:
+			c = v.Conn
+		case *upconn:
+			c = v.Conn
+		case *leg:
+			c = v.Conn
+		default:
+			return c
+		}
+	}
 }
 
 // bare takes off the layers that add nothing once the screening ended and nothing is held back.
@@ -237,7 +273,7 @@ func copyOnce(dst io.Writer, src io.Reader, q *quota, buf []byte) (int64, error)
 	ok := q.take(int64(n))
 	w, werr := dst.Write(buf[:ok])
 	if werr != nil {
-		return int64(w), werr
+		return int64(w), writeError{werr}
 	}
 	if ok < int64(n) {
 		q.over.Store(true)

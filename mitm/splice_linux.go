@@ -129,10 +129,10 @@ func (p *pipe) drain(dw rawWriter, n int64) (moved int64, err error) {
 			m, e = unix.Splice(p.r, nil, int(fd), nil, int(n-moved), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 			return e != unix.EAGAIN
 		}); err != nil {
-			return moved, err
+			return moved, writeError{err}
 		}
 		if e != nil && e != unix.EINTR {
-			return moved, e
+			return moved, writeError{e}
 		}
 		moved += max(m, 0)
 	}
