@@ -3,7 +3,9 @@ package gatetest
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -372,3 +374,9 @@ func (l *logged) String() string {
 }
 
 const soon = 300 * time.Millisecond // a timeout of the engine that a test waits for
+
+func tokenSum(token string) [32]byte { return sha256.Sum256([]byte(token)) }
+
+func basic(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+}
