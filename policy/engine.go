@@ -28,6 +28,8 @@ type Options struct {
 	Timeout time.Duration
 	// Kept bounds how many answers are kept. 0: 32,768, which is about 10 MB. Negative: none.
 	Kept int
+
+	base []file // nil: the base policy that is shipped
 }
 
 const (
@@ -67,7 +69,7 @@ func (e *Engine) Reload(ctx context.Context, d Data) (changed bool, err error) {
 			changed, err = false, &exitgate.Bug{Step: "load the policy", Err: fmt.Errorf("panic: %v", v), Stack: debug.Stack()}
 		}
 	}()
-	src, err := load(e.options.Dir, d)
+	src, err := load(e.options.Dir, d, e.options.base)
 	if err != nil {
 		return false, e.loadError(err)
 	}

@@ -50,11 +50,15 @@ type sources struct {
 	revision   string
 }
 
-// load reads the base policy, the directory (unless it is "") and data.
-func load(dir string, d Data) (*sources, error) {
+// load reads the base policy (base, where it is not nil, instead of the one that is shipped), the directory (unless
+// it is "") and data.
+func load(dir string, d Data, base []file) (*sources, error) {
 	s := &sources{audit: slices.Clone(d.AuditClasses)}
 	sum := sha256.New()
-	files, err := baseFiles()
+	files, err := base, error(nil)
+	if base == nil {
+		files, err = baseFiles()
+	}
 	if err != nil {
 		return nil, err
 	}

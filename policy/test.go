@@ -31,14 +31,18 @@ func Check(ctx context.Context, dir string) (revision string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, _, err = testModules(ctx, dir)
+	_, _, err = testModules(ctx, Options{Dir: dir})
 	return e.Revision(), err
 }
 
 // Test runs the tests of the base policy and those of dir ("" for none), all against the rules, grants and
 // exemptions of dir.
 func Test(ctx context.Context, dir string) ([]TestResult, error) {
-	modules, s, err := testModules(ctx, dir)
+	return runTests(ctx, Options{Dir: dir})
+}
+
+func runTests(ctx context.Context, o Options) ([]TestResult, error) {
+	modules, s, err := testModules(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -81,14 +85,14 @@ func testResult(r *tester.Result) TestResult {
 	return t
 }
 
-// testModules parses the rules of dir with all tests, as they stand in the files, and compiles a copy of them.
-func testModules(ctx context.Context, dir string) (map[string]*ast.Module, *snapshot, error) {
-	e := &Engine{options: Options{Dir: dir}}
-	src, err := load(dir, Data{})
+// testModules parses the rules of o with all tests, as they stand in the files, and compiles a copy of them.
+func testModules(ctx context.Context, o Options) (map[string]*ast.Module, *snapshot, error) {
+	e := &Engine{options: o}
+	src, err := load(o.Dir, Data{}, o.base)
 	if err != nil {
 		return nil, nil, e.loadError(err)
 	}
-	s, err := newSnapshot(ctx, src, Options{Timeout: defaultTimeout})
+	s, err := newSnapshot(ctx, src, o)
 	if err != nil {
 		return nil, nil, e.loadError(err)
 	}

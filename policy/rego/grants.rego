@@ -38,7 +38,6 @@ grants contains id if {
 }
 
 grants contains id if {
-	input.http
 	granted := table.grants.class[input.host.class]
 	some key in input.dest.keys
 	some id, grant in granted[key]
@@ -47,7 +46,6 @@ grants contains id if {
 }
 
 grants contains id if {
-	input.http
 	granted := table.grants.host[input.host.name]
 	some key in input.dest.keys
 	some id, grant in granted[key]

@@ -12,7 +12,10 @@ grant := {
 
 table := {
 	"grants": {
-		"class": {"app": {"api.example.com": {"g1": grant}}},
+		"class": {"app": {
+			"api.example.com": {"g1": grant},
+			"old.example.com": {"g3": object.union(grant, {"until": "2026-01-01T00:00:00.000000000Z"})},
+		}},
 		"host": {"web01": {"*.example.org": {"g2": object.union(grant, {"until": "2026-01-01T00:00:00.000000000Z"})}}},
 	},
 	"exemptions": {
@@ -35,6 +38,8 @@ get_a := {"http": {"method": "GET", "scheme": "https", "encoded_slash": false, "
 api := {"host": "api.example.com", "keys": ["api.example.com", "*.example.com", "*.com"]}
 
 org := {"host": "w.example.org", "keys": ["w.example.org", "*.example.org", "*.org"]}
+
+old := {"host": "old.example.com", "keys": ["old.example.com", "*.example.com", "*.com"]}
 
 bank := {"host": "bank.example", "keys": ["bank.example", "*.example"]}
 
@@ -68,6 +73,13 @@ test_grant_ends if {
 	}
 }
 
+test_class_grant_ends if {
+	every stage in ["resolve", "connect", "request"] {
+		exitgate.grants == {"g3"} with input as ask(stage, old, get_a) with data.exitgate.table as table
+		exitgate.grants == set() with input as ask(stage, old, object.union(get_a, late)) with data.exitgate.table as table
+	}
+}
+
 test_other_class if {
 	other := {"host": {"name": "web02", "class": "build"}}
 	exitgate.grants == set() with input as ask("connect", api, other) with data.exitgate.table as table
@@ -92,6 +104,25 @@ test_exemptions if {
 	exitgate.exemptions == set() with input as ask("connect", shell, late) with data.exitgate.table as table
 	exitgate.exemptions == set() with input as ask("connect", object.union(bank, {"port": 22}), {}) with data.exitgate.table as table
 	exitgate.exemptions == set() with input as ask("request", bank, get_a) with data.exitgate.table as table
+}
+
+test_host_grants_have_every_condition if {
+	exitgate.grants == set() with input as ask("connect", object.union(org, {"port": 22}), {}) with data.exitgate.table as table
+	exitgate.grants == {"g2"} with input as ask("connect", org, {}) with data.exitgate.table as table
+	exitgate.grants == {"g2"} with input as ask("resolve", object.union(org, {"port": 53}), {}) with data.exitgate.table as table
+	exitgate.grants == set() with input as ask("other", org, {}) with data.exitgate.table as table
+	exitgate.grants == set() with input as ask("other", api, {}) with data.exitgate.table as table
+	post := {"http": object.union(get_a.http, {"method": "POST"})}
+	exitgate.grants == set() with input as ask("request", org, post) with data.exitgate.table as table
+	exitgate.grants == set() with input as ask("connect", org, late) with data.exitgate.table as table
+	exitgate.grants == set() with input as ask("resolve", org, late) with data.exitgate.table as table
+}
+
+test_host_exemptions_have_every_condition if {
+	elsewhere := object.union(shell, {"port": 443})
+	exitgate.exemptions == set() with input as ask("connect", elsewhere, {}) with data.exitgate.table as table
+	exitgate.exemptions == set() with input as ask("request", shell, get_a) with data.exitgate.table as table
+	exitgate.exemptions == set() with input as ask("connect", bank, {"host": {"name": "web02", "class": "build"}}) with data.exitgate.table as table
 }
 
 test_unknown_hosts_are_denied if {
