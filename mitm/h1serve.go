@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -143,11 +144,12 @@ func (s *h1server) handle(w *h1answer) (keep bool) {
 	return s.ahead.err == nil
 }
 
-// linger lets the host read the answer: what it still sends would turn the close into a reset that overtakes it.
+// linger lets the host read the answer: what it still sends would turn the close into a reset that overtakes it. It
+// reads on for a second, as a host that sends fast may have the answer behind megabytes of its own.
 func (s *h1server) linger() {
-	s.c.SetDeadline(time.Now().Add(2 * time.Second))
+	s.c.SetDeadline(time.Now().Add(time.Second))
 	s.c.CloseWrite()
-	discard(s.c.Conn, 1<<20)
+	discard(s.c.Conn, math.MaxInt64)
 }
 
 // run calls the engine; false says that the response must not be taken for whole.
