@@ -38,6 +38,7 @@ func (g *gateway) serve(ctx, hurry context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() { tendMemory(ctx) })
 	run("the proxy", func() error { return g.proxy.Serve(ctx, g.listenProxy, exitgate.WayProxy) })
 	run("the admin API", func() error { return g.admin().Serve(sides, g.listenSocket) })
 	if g.listenAdmin != nil {
