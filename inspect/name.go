@@ -26,7 +26,7 @@ func splitAuthority[T bytesOrString](s T) (host T, port uint16, err error) {
 	if len(s) == 0 {
 		return zero, 0, errAuthEmpty
 	}
-	end := len(s)
+	var end int
 	if s[0] == '[' {
 		for end = 1; end < len(s) && s[end] != ']'; end++ {
 		}

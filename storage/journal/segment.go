@@ -117,7 +117,7 @@ func readFrame(s *segment, off, end int64) (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
-	fr, n, _, ok := parseHeader(head)
+	_, n, _, ok := parseHeader(head)
 	if !ok {
 		return frame{}, fmt.Errorf("segment %d has no frame at %d", s.n, off)
 	}
