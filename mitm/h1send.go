@@ -21,6 +21,7 @@ var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4096) 
 // send writes the head of the request, and starts its body if it has one.
 func (e *h1exchange) send() error {
 	r := e.a.r
+	e.a.x.sent.Store(true) // from here on some of it may have left, whatever fails
 	bw := writers.Get().(*bufio.Writer)
 	bw.Reset(e.c.Conn)
 	if err := writeHead(bw, r, e.c.parent, e.t.p); err != nil {

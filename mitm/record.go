@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"sync/atomic"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/exitgate/exitgate"
 )
@@ -23,6 +25,7 @@ type exchange struct {
 	ended bool
 	asked bool          // the request stage was put to the policy
 	body  io.ReadCloser // of the response
+	sent  atomic.Bool   // something of the request was written upstream
 }
 
 // begin makes the record; nothing may leave before it returned nil. It does so once.
@@ -71,6 +74,9 @@ func (p *Proxy) end(ctx context.Context, x *exchange) {
 func (x *exchange) settled() {
 	if err := safely("settle", func() error { x.Settle(); return nil }); err != nil {
 		x.blame(err)
+	}
+	if x.flow.Kind == exitgate.KindRequest && !x.sent.Load() {
+		x.flow.Sent, x.flow.RequestSHA256 = exitgate.Bytes{}, "" // what was ready to go has not left
 	}
 }
 
@@ -150,7 +156,7 @@ func (p *Proxy) refuseConn(l *leg, err error) {
 		if l.s.tunnel != nil {
 			reason := "the tunnel was closed before its first byte"
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
-				reason = fmt.Sprintf("no byte came through the tunnel within %v", p.Timeouts.FirstBytes)
+				reason = fmt.Sprintf("no byte came through the tunnel within %v", or(p.Timeouts.FirstBytes, 10*time.Second))
 			}
 			p.endConn(l, l.s.tunnel.verdict, &exitgate.Fault{Step: "client", Type: "client_gone", Reason: reason, Err: err})
 			return

@@ -227,6 +227,7 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 			t.conn, t.reused = upconnOf(i.Conn), i.Reused
 			t.mu.Unlock()
 		},
+		WroteHeaders:         func() { t.a.x.sent.Store(true) },
 		WroteRequest:         func(httptrace.WroteRequestInfo) { t.wrote.Store(int64(time.Since(t.start))) },
 		GotFirstResponseByte: func() { t.first.Store(int64(time.Since(t.start))) },
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {

@@ -3,6 +3,7 @@ package gatetest
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -77,5 +78,36 @@ func TestRefuseInside(t *testing.T) {
 	}
 	if hits > 0 || len(g.Resolver.Asked()) > 0 {
 		t.Errorf("a refused request reached the origin %d times, the resolver %v", hits, g.Resolver.Asked())
+	}
+}
+
+// TestNothingSentIsCounted holds the account to what left: a request that had no connection to leave on, or was too
+// long to begin with, sent nothing.
+func TestNothingSentIsCounted(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		g := New(t)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Resolver.Add("down.example.com", 443, l.Addr().String())
+		l.Close()
+		g.Origin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), "www.example.com")
+		if status, body, _ := get(t, g.Client(h2), "https://down.example.com/"); status != 502 || !strings.Contains(body, "refused the connection") {
+			t.Fatalf("got %d %s", status, body)
+		}
+		g.Decide(func(*exitgate.Question) exitgate.Verdict {
+			return exitgate.Verdict{Action: exitgate.Allow, Limits: exitgate.Limits{RequestBody: 3}}
+		})
+		res, err := g.Client(h2).Post("https://www.example.com/", "text/plain", strings.NewReader("four"))
+		if err != nil || res.StatusCode != 413 {
+			t.Fatalf("got %v, %v, want 413", res, err)
+		}
+		res.Body.Close()
+		for _, f := range g.Recorder.Wait(2) {
+			if f.Sent != (exitgate.Bytes{}) {
+				t.Errorf("%s: %+v sent, and nothing left", f.Question.HTTP.URL, f.Sent)
+			}
+		}
 	}
 }
