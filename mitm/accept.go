@@ -18,6 +18,11 @@ const maxOpening = 512 << 10
 // serveConn takes an accepted connection to the point where it is a connection of the HTTP server, or to its
 // end.
 func (p *Proxy) serveConn(c net.Conn, way exitgate.Way) {
+	if !p.flows.enter() { // whoever owns a connection accounts for it, and Shutdown waits for that
+		c.Close()
+		return
+	}
+	defer p.flows.leave()
 	now := p.now()
 	src := addrOf(c.RemoteAddr()).Addr()
 	s := &session{conn: exitgate.NewID(now), way: way, begin: now, host: exitgate.Host{Class: exitgate.ClassUnknown, Addr: src}}
@@ -91,12 +96,13 @@ func (p *Proxy) screen(c net.Conn, l *leg) *screened {
 // connection to the HTTP server.
 func (p *Proxy) handshake(l *leg) {
 	t := tls.Server(l, p.tlsConfig)
-	ctx, cancel := context.WithTimeout(p.base, or(p.Timeouts.Handshake, 10*time.Second))
-	defer cancel()
-	if err := t.HandshakeContext(ctx); err != nil {
+	// A deadline, as a context that ends would close the connection under its owner.
+	l.SetDeadline(time.Now().Add(or(p.Timeouts.Handshake, 10*time.Second)))
+	if err := t.Handshake(); err != nil {
 		p.handshakeFailed(l, err)
 		return
 	}
+	l.SetDeadline(time.Time{})
 	st := t.ConnectionState()
 	l.s.side = exitgate.Side{Proto: "HTTP/1.1", ALPN: st.NegotiatedProtocol, TLS: tlsVersion(st.Version)}
 	if st.NegotiatedProtocol == "h2" {

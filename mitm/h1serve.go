@@ -300,12 +300,12 @@ func (s *serving) closeIdle() {
 	}
 }
 
-// closeAll closes the connections that are left.
+// closeAll cuts the connections that are left. Who serves them meets the end, and accounts for it.
 func (s *serving) closeAll() {
 	s.mu.Lock()
 	var all []net.Conn
 	for h := range s.all {
-		all = append(all, h.c)
+		all = append(all, h.c.l.Conn)
 	}
 	s.mu.Unlock()
 	for _, c := range all {

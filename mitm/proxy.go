@@ -274,12 +274,13 @@ func (o *openConns) each(f func(*leg)) {
 func (o *openConns) closeIdle() {
 	o.each(func(l *leg) {
 		if l.read.Load() == 0 {
-			l.Close()
+			l.Conn.Close()
 		}
 	})
 }
 
-func (o *openConns) closeAll() { o.each(func(l *leg) { l.Close() }) }
+// closeAll cuts every connection. Who serves it meets the end, and accounts for it.
+func (o *openConns) closeAll() { o.each(func(l *leg) { l.Conn.Close() }) }
 
 // wait returns when no connection is open, or when ctx ends, with its error.
 func (o *openConns) wait(ctx context.Context) error {

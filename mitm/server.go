@@ -84,7 +84,9 @@ func (p *Proxy) serverTLS() *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return p.Issuer.Leaf(h.Context(), leafName(h))
+			ctx, cancel := context.WithTimeout(p.base, or(p.Timeouts.Handshake, 10*time.Second))
+			defer cancel()
+			return p.Issuer.Leaf(ctx, leafName(h))
 		},
 	}
 	if p.Upstream.DisableMLKEM {

@@ -117,7 +117,7 @@ func clientTLSReason(err error, last []byte) string {
 	switch {
 	case errors.As(err, &op) && op.Op == "remote error":
 		return "it sent an alert: " + op.Err.Error()
-	case errors.Is(err, context.DeadlineExceeded):
+	case isTimeout(err):
 		return "it did not finish in time"
 	case isGone(err):
 		return "it closed in the middle; it may not trust the gateway's CA, or pin another certificate"

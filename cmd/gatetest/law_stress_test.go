@@ -257,6 +257,9 @@ func TestShutdown(t *testing.T) {
 			n := g.Recorder.Begun()
 			if want := map[bool]int{true: 0, false: 1}[phase == "idle"]; n != want {
 				t.Errorf("%d flows, want %d", n, want)
+				for _, f := range g.Recorder.Wait(0) {
+					t.Log(describe(f))
+				}
 			}
 			if f := g.Recorder.Wait(0); len(f) != n {
 				t.Errorf("%d flows begun and %d ended when Shutdown returned", n, len(f))
