@@ -1,7 +1,6 @@
 package mitm
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"

@@ -1,7 +1,6 @@
 package mitm
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
