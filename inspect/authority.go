@@ -20,7 +20,7 @@ func (Authority) ModifyRequest(req *http.Request) error {
 		return err
 	}
 	names := &x.Flow.Authority
-	names.Host = strings.ToValidUTF8(req.Host, "\uFFFD")
+	names.Host = asSent(req.Host)
 	disagree := func(format string, args ...any) error {
 		status := http.StatusForbidden
 		if req.ProtoMajor >= 2 {
@@ -30,7 +30,7 @@ func (Authority) ModifyRequest(req *http.Request) error {
 	}
 	for _, h := range req.Header["Host"] { // HTTP/2 only: net/http takes it out of HTTP/1 requests
 		if !strings.EqualFold(h, req.Host) {
-			return disagree("the request is for %.200q, and its Host field says %.200q", req.Host, h)
+			return disagree("the request is for %.200q, and its Host field says %.200q", names.Host, asSent(h))
 		}
 	}
 	delete(req.Header, "Host")
@@ -58,6 +58,14 @@ func (Authority) ModifyRequest(req *http.Request) error {
 	}
 	req.Host = req.URL.Host
 	return nil
+}
+
+// asSent is a name as a record may hold it: text, and without user information, which may be a password.
+func asSent(host string) string {
+	if i := strings.LastIndexByte(host, '@'); i >= 0 {
+		host = "..." + host[i:]
+	}
+	return strings.ToValidUTF8(host, "\uFFFD")
 }
 
 func helloName(t *exitgate.TLS) string {

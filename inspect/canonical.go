@@ -28,9 +28,12 @@ func (c *Canonical) ModifyRequest(req *http.Request) error {
 		target = originForm(target)
 	}
 	path, query, hasQuery := strings.Cut(target, "?")
+	if absolute && !strings.HasPrefix(path, "/") { // not http: it is refused, and what it holds before a host may be a password
+		path = asSent(path)
+	}
 	q.Path, q.Query = strings.ToValidUTF8(path, "\uFFFD"), c.Redact.Query(strings.ToValidUTF8(query, "\uFFFD"))
 	if err = c.check(x, req, path, query, absolute); err != nil {
-		q.URL = canonicalURL(q, strings.ToValidUTF8(req.Host, "\uFFFD"), hasQuery) // so that the flow tells what was refused
+		q.URL = canonicalURL(q, asSent(req.Host), hasQuery) // so that the flow tells what was refused
 		return err
 	}
 	q.URL = canonicalURL(q, req.URL.Host, hasQuery)
@@ -101,7 +104,7 @@ func checkForm(x *exitgate.Exchange, req *http.Request, absolute bool) error {
 func place(q *exitgate.Question, req *http.Request) error {
 	host, port, err := splitAuthority(req.Host)
 	if err != nil {
-		return malformed("the host %.80q is not host[:port]: %v", req.Host, err)
+		return malformed("the host %.80q is not host[:port]: %v", asSent(req.Host), err)
 	}
 	host = canonicalHost(host)
 	if port == 0 {

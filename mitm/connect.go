@@ -30,6 +30,9 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 	x.flow.Authority.Connect = r.RequestURI
 	if r.ProtoMajor == 2 {
 		x.flow.Authority.Connect = r.Host
+		if i := strings.LastIndexByte(r.Host, '@'); i >= 0 {
+			x.flow.Authority.Connect = "..." + r.Host[i:] // it may be a password; connectTarget refuses it
+		}
 	}
 	err := safely("connect", func() error { return p.admit(x, r) })
 	if err != nil {
@@ -90,8 +93,7 @@ func (p *Proxy) admit(x *exchange, r *http.Request) error {
 // connectTarget reads what CONNECT names. Over HTTP/1.x the Screen has seen to most of it; over HTTP/2 nobody has.
 func connectTarget(x *exchange, r *http.Request) (exitgate.Destination, error) {
 	none, names := exitgate.Destination{}, &x.flow.Authority
-	if i := strings.LastIndexByte(names.Connect, '@'); i >= 0 {
-		names.Connect = "..." + names.Connect[i:] // it may be a password
+	if strings.IndexByte(names.Connect, '@') >= 0 {
 		return none, exitgate.NewRefusal(400, exitgate.RuleMalformed, "the target of CONNECT holds user information (\"@\")")
 	}
 	d, err := parseAuthority(names.Connect)
