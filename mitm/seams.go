@@ -23,7 +23,8 @@ type Issuer interface {
 
 // A Recorder keeps flows. Begin returns before the first byte of the flow leaves, and only after the flow would
 // survive the death of the process; an error means that nothing may leave. End is called exactly once for each
-// Begin that returned nil, with the same flow, completed. The recorder does not keep f after it returned.
+// Begin that returned nil, with the same flow, completed. The recorder does not keep f itself, but it may keep what
+// f points at after End: the engine changes none of it from then on.
 type Recorder interface {
 	Begin(ctx context.Context, f *exitgate.Flow) error
 	End(ctx context.Context, f *exitgate.Flow) error
