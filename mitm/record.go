@@ -7,9 +7,9 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
-	"sync/atomic"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/exitgate/exitgate"
