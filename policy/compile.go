@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -75,12 +76,12 @@ func parse(files []file) (map[string]*ast.Module, error) {
 	modules := make(map[string]*ast.Module, len(files))
 	options := ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities(), ProcessAnnotation: true}
 	for _, f := range files {
+		if len(bytes.TrimSpace(f.text)) == 0 {
+			continue
+		}
 		m, err := ast.ParseModuleWithOpts(f.name, string(f.text), options)
 		if err != nil {
 			return nil, regoError(err)
-		}
-		if m == nil {
-			continue // an empty file
 		}
 		own := strings.HasPrefix(f.name, baseDir)
 		if p := m.Package.Path.String(); !own && (p == matchPackage || strings.HasPrefix(p, matchPackage+".") || strings.HasPrefix(p, ownPackage+".table")) {
@@ -129,7 +130,12 @@ func addTwins(name string, m *ast.Module) {
 // regoError makes one line of the errors of OPA's parser and compiler.
 func regoError(err error) error {
 	var list ast.Errors
-	if !errors.As(err, &list) || len(list) == 0 {
+	var one *ast.Error
+	switch {
+	case errors.As(err, &list) && len(list) > 0:
+	case errors.As(err, &one):
+		list = ast.Errors{one}
+	default:
 		return err
 	}
 	e := list[0]

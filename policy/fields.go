@@ -109,7 +109,7 @@ var fields = [numFields]field{
 	tlsSNI:      text("tls", "sni", func(q *asked) string { return q.TLS.SNI }),
 	tlsALPN:     list("tls", "alpn", func(q *asked) []string { return q.TLS.ALPN }),
 	tlsVersions: list("tls", "versions", func(q *asked) []string { return q.TLS.Versions }),
-	tlsECH:      flag("tls", "ech", func(q *asked) bool { return q.TLS.ECH }),
+	tlsECH:      boolean("tls", "ech", func(q *asked) bool { return q.TLS.ECH }),
 	tlsJA4:      text("tls", "ja4", func(q *asked) string { return q.TLS.JA4 }),
 
 	httpMethod:       text("http", "method", func(q *asked) string { return q.HTTP.Method }),
@@ -123,7 +123,7 @@ var fields = [numFields]field{
 	httpLength:       number("http", "length", func(q *asked) int64 { return q.HTTP.Length }),
 	httpProto:        text("http", "proto", func(q *asked) string { return q.HTTP.Proto }),
 	httpUpgrade:      text("http", "upgrade", func(q *asked) string { return q.HTTP.Upgrade }),
-	httpEncodedSlash: flag("http", "encoded_slash", func(q *asked) bool { return q.HTTP.EncodedSlash }),
+	httpEncodedSlash: boolean("http", "encoded_slash", func(q *asked) bool { return q.HTTP.EncodedSlash }),
 
 	responseStatus:  number("response", "status", func(q *asked) int64 { return int64(q.Response.Status) }),
 	responseHeaders: headers("response", func(q *asked) map[string][]string { return q.Response.Headers }),
@@ -142,7 +142,7 @@ func number(group, name string, get func(*asked) int64) field {
 		func(b []byte, q *asked) []byte { return binary.LittleEndian.AppendUint64(b, uint64(get(q))) }}
 }
 
-func flag(group, name string, get func(*asked) bool) field {
+func boolean(group, name string, get func(*asked) bool) field {
 	return field{group, name,
 		func(q *asked) *ast.Term { return ast.InternedTerm(get(q)) },
 		func(b []byte, q *asked) []byte {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	_ "embed" // for suffixParents
 	"errors"
 	"fmt"
 	"net/netip"
@@ -130,8 +131,20 @@ func checkWildcard(parent string) error {
 	if suffix, _ := publicsuffix.PublicSuffix(parent); suffix == parent {
 		return fmt.Errorf("*.%s covers a public suffix, below which anyone can have a name; grant the names that are meant", parent)
 	}
+	for line := range strings.Lines(suffixParents) {
+		if strings.TrimSuffix(line, "\n") == parent {
+			return fmt.Errorf("*.%s covers names below which anyone can have a name; grant the names that are meant", parent)
+		}
+	}
 	return nil
 }
+
+// suffixParents lists the names that are no public suffix and have one below them: "s3.amazonaws.com" is a suffix, so
+// "*.amazonaws.com" covers everybody's buckets. It is worked out of the list that golang.org/x/net/publicsuffix
+// is built from; TestSuffixParents says when it is stale, and makes it anew with -update.
+//
+//go:embed suffixparents.txt
+var suffixParents string
 
 // A Target is what a person writes to say what is granted, taken apart.
 type Target struct {
