@@ -128,6 +128,9 @@ func (s *h1server) handle(w *h1answer) (keep bool) {
 		s.ahead.soon()
 	}
 	whole := s.run(w)
+	if w.body != nil {
+		s.readBy = time.Time{} // the engine may have freed the body's reader by a deadline of its own
+	}
 	if w.hijacked {
 		return false
 	}

@@ -185,6 +185,8 @@ func reset(l *leg) {
 // it (a meter, a modifier) would end the process: there it becomes a Bug. It keeps why it did not come to its end.
 type guarded struct {
 	io.ReadCloser
+	idle    *idleCut    // set before the body is read
+	reading atomic.Bool // the host is waited for, not the upstream
 
 	mu     sync.Mutex // guards the rest
 	err    error      // a Refusal, a Bug, or a Fault of the client
@@ -192,8 +194,15 @@ type guarded struct {
 }
 
 func (g *guarded) Read(b []byte) (n int, err error) {
+	g.idle.touch()
+	g.reading.Store(true)
+	defer g.reading.Store(false)
 	if perr := safely("request body", func() error { n, err = g.ReadCloser.Read(b); return nil }); perr != nil {
 		n, err = 0, perr
+	}
+	g.idle.touch()
+	if err == io.EOF {
+		g.idle.stop() // from here on, the response is waited for
 	}
 	if err == nil || err == io.EOF {
 		return n, err
@@ -204,6 +213,8 @@ func (g *guarded) Read(b []byte) (n int, err error) {
 	case errors.As(err, &r), errors.As(err, &bug):
 	case strings.Contains(err.Error(), "declare"): // net/http, of HTTP/2; see Screen for HTTP/1
 		err = exitgate.NewRefusal(400, exitgate.RuleMalformed, "the body has not the length that Content-Length declares: %v", err)
+	case isTimeout(err):
+		err = &exitgate.Fault{Step: "client", Type: "connection_read_timeout", Reason: "the host stopped in the middle of its request's body", Err: err}
 	default:
 		err = &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host broke the body of its request off: " + err.Error(), Err: err}
 	}

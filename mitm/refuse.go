@@ -110,7 +110,10 @@ func refusalError(r *exitgate.Refusal) string {
 
 func faultStatus(f *exitgate.Fault) int {
 	switch f.Type {
-	case "connection_timeout", "dns_timeout", "http_response_timeout", "connection_read_timeout":
+	case "connection_timeout", "dns_timeout", "http_response_timeout", "connection_read_timeout", "connection_write_timeout":
+		if f.Step == "client" {
+			return http.StatusRequestTimeout
+		}
 		return http.StatusGatewayTimeout
 	}
 	return http.StatusBadGateway

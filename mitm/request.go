@@ -42,6 +42,7 @@ func (p *Proxy) request(w http.ResponseWriter, r *http.Request, cc *connContext)
 	}
 	in := r.WithContext(&exchangeContext{exitgate.WithExchange(cc.context(r), &x.Exchange), x})
 	a := &answer{w: w, r: in, x: x}
+	defer a.returned()
 	err := safely("request", func() error { return p.carry(a) })
 	if s := cc.screened; err != nil && s != nil {
 		if v := s.violation.Load(); v != nil && !s.told.Swap(true) {
@@ -73,6 +74,7 @@ type answer struct {
 	mu     sync.Mutex // guards the rest, and w until sealed: informational answers come on other goroutines
 	sealed bool       // the final answer is being given
 	hints  int        // informational answers that came
+	over   bool       // the handler returns: w is not touched again
 }
 
 // carry runs the pipeline around the round trip. It returns nil when the exchange was carried to its end, and
@@ -184,9 +186,13 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 	rc := http.NewResponseController(a.w)
 	left := res.ContentLength // below 0: unknown
 	first := headFlush(rc, a.x.body, left)
-	var idle *idleCut // nil: the connection bounds each read itself
+	defer first()
+	var idle *idleCut // nil: the connections bound each read and write themselves
 	if a.r.ProtoMajor == 2 {
-		idle = newIdleCut(p.bodyBound(), a.x.cut)
+		idle = newIdleCut(p.bodyBound(), func() {
+			a.x.cut()
+			a.control(func(rc *http.ResponseController) { rc.SetWriteDeadline(time.Unix(1, 0)) })
+		})
 		defer idle.stop()
 	}
 	buf := buffers.Get().(*[]byte)
@@ -196,20 +202,34 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 		first()
 		idle.touch()
 		if n > 0 {
+			left -= int64(n)
 			if _, werr := a.w.Write((*buf)[:n]); werr != nil {
-				return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host stopped reading the response: " + werr.Error(), Err: werr}
+				return p.hostStopped(a, werr, idle.hasFired())
 			}
-			if left -= int64(n); left < 0 || left > 0 && n < len(*buf) {
+			if left < 0 || left > 0 && n < len(*buf) {
 				rc.Flush()
 			}
+			idle.touch()
 		}
-		if err == io.EOF {
+		// A body that is closed under its reader can end as if it were whole: upstreams finish what they were at.
+		if err == io.EOF && (left == 0 || !idle.hasFired() && a.ctx.Err() == nil) {
 			return nil
 		}
 		if err != nil {
-			return p.bodyFault(a, err, isTimeout(err) || idle.hasFired())
+			return p.bodyFault(a, err, idle.hasFired() || isTimeout(err) && a.r.Context().Err() == nil)
 		}
 	}
+}
+
+// hostStopped says why the response could not be written.
+func (p *Proxy) hostStopped(a *answer, err error, idle bool) error {
+	if stopped := p.stopped(a); stopped != nil {
+		return stopped
+	}
+	if idle || isTimeout(err) {
+		return &exitgate.Fault{Step: "client", Type: "connection_write_timeout", Reason: fmt.Sprintf("the host took nothing of the response for %v", p.bodyBound()), Err: err}
+	}
+	return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host stopped reading the response: " + err.Error(), Err: err}
 }
 
 // headFlush sees to it that the head does not wait for the first piece of the body, where that is not here yet. What
@@ -259,7 +279,7 @@ func (p *Proxy) bodyFault(a *answer, err error, idle bool) error {
 		return stopped
 	case a.sent.failed() != nil:
 		return a.sent.failed()
-	case idle && a.r.Context().Err() == nil:
+	case idle:
 		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Err: err,
 			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, p.bodyBound())}
 	case a.r.Context().Err() != nil:
@@ -295,7 +315,11 @@ func (c *idleCut) touch() {
 	}
 }
 
-func (c *idleCut) stop() { c.t.Stop() }
+func (c *idleCut) stop() {
+	if c != nil {
+		c.t.Stop()
+	}
+}
 
 func (c *idleCut) hasFired() bool { return c != nil && c.fired.Load() }
 
@@ -347,7 +371,7 @@ func (p *Proxy) upgrade(a *answer, res *http.Response) error {
 func (p *Proxy) copyUpgraded(a *answer, conn net.Conn, buffered io.Reader, up io.ReadWriteCloser) error {
 	f := &a.x.flow
 	cut := func() { conn.Close(); up.Close() }
-	idle := newIdleCut(or(p.Timeouts.BodyIdle, 10*time.Minute), cut)
+	idle := newIdleCut(p.bodyBound(), cut)
 	defer idle.stop()
 	defer context.AfterFunc(p.base, cut)()
 	defer context.AfterFunc(a.ctx, cut)()
@@ -373,12 +397,15 @@ func (p *Proxy) copyUpgraded(a *answer, conn net.Conn, buffered io.Reader, up io
 	return p.stopped(a)
 }
 
-// stopped says whether the gateway itself ended a request's connection: by its limit on time, or because it was
-// stopped. Else it returns nil.
+// stopped says whether the gateway itself ended a request's connection: by its limit on time, because its upload
+// stood still, or because it was stopped. Else it returns nil.
 func (p *Proxy) stopped(a *answer) error {
+	var stalled *exitgate.Fault
 	switch {
 	case p.base.Err() != nil:
 		return &exitgate.Fault{Step: "gateway", Type: "connection_terminated", Reason: "the gateway was stopped"}
+	case a.ctx.Err() != nil && errors.As(context.Cause(a.ctx), &stalled):
+		return stalled
 	case errors.Is(a.ctx.Err(), context.DeadlineExceeded):
 		return exitgate.NewRefusal(http.StatusGatewayTimeout, exitgate.RuleLimit, "the request took longer than its limit of %v", a.x.flow.Verdict.Limits.Duration)
 	}

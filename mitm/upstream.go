@@ -161,6 +161,11 @@ func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 		ctx, cancel = context.WithTimeout(ctx, d)
 		x.OnSettle(func(*exitgate.Flow) { cancel() })
 	}
+	if a.sent != nil {
+		var stop func()
+		ctx, stop = p.watchUpload(ctx, a)
+		defer stop()
+	}
 	a.ctx = ctx
 	private := x.s.private.get(p, authenticatesConnection(a.r.Header["Authorization"]))
 	switch {
@@ -178,6 +183,24 @@ func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 	x.body = res.Body
 	x.flow.Upstream.Proto = res.Proto
 	return res, nil
+}
+
+// watchUpload returns a context that ends, with a Fault as its cause, when nothing of the request's body moves for
+// its bound before the response comes. stop ends the watch, not the context.
+func (p *Proxy) watchUpload(ctx context.Context, a *answer) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	a.x.OnSettle(func(*exitgate.Flow) { cancel(nil) })
+	g, dest, bound := a.sent, a.x.flow.Question.Dest, p.bodyBound()
+	g.idle = newIdleCut(bound, func() {
+		if g.reading.Load() {
+			cancel(&exitgate.Fault{Step: "client", Type: "connection_read_timeout", Reason: fmt.Sprintf("the host sent nothing of its request's body for %v", bound)})
+			return
+		}
+		cancel(&exitgate.Fault{Step: "send", Type: "connection_write_timeout", Reason: fmt.Sprintf("%s took nothing of the request's body for %v", dest, bound)})
+	})
+	// http.Transport does not return before its read of the body did.
+	free := context.AfterFunc(ctx, func() { a.control(func(rc *http.ResponseController) { rc.SetReadDeadline(time.Unix(1, 0)) }) })
+	return ctx, func() { g.idle.stop(); free() }
 }
 
 // roundTripH2 goes through http.Transport, which speaks HTTP/2 where the upstream does.
@@ -308,6 +331,23 @@ func (n *nowhere) Header() http.Header {
 func (n *nowhere) Write([]byte) (int, error) { return 0, net.ErrClosed }
 func (n *nowhere) WriteHeader(int)           {}
 
+// control calls f with the means to free what a connection's reader or writer is held by, unless the handler has
+// returned, after which they must not be touched.
+func (a *answer) control(f func(*http.ResponseController)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.over {
+		f(http.NewResponseController(a.w))
+	}
+}
+
+// returned says that the handler is about to.
+func (a *answer) returned() {
+	a.mu.Lock()
+	a.over = true
+	a.mu.Unlock()
+}
+
 // seal ends the time of informational answers.
 func (a *answer) seal() {
 	a.mu.Lock()
@@ -323,10 +363,12 @@ func (p *Proxy) roundTripFault(a *answer, err error) error {
 	dest := a.x.flow.Question.Dest
 	stopped := p.stopped(a)
 	switch {
-	case errors.As(err, &r), errors.As(err, &f), errors.As(err, &b):
+	case errors.As(err, &r), errors.As(err, &b):
 		return err
 	case stopped != nil:
 		return stopped
+	case errors.As(err, &f):
+		return err
 	case a.r.Context().Err() != nil:
 		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host went before the response came", Err: err}
 	case isTimeout(err):

@@ -8,11 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"sort"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -22,23 +21,27 @@ import (
 	"github.com/exitgate/exitgate/mitm"
 )
 
-// counted counts the connections that s accepts from now on.
-func counted(s *httptest.Server) *atomic.Int64 {
-	var n atomic.Int64
-	s.Config.ConnState = func(_ net.Conn, st http.ConnState) {
-		if st == http.StateNew {
-			n.Add(1)
+// counted wraps h and counts the connections on which requests came.
+func counted(h http.HandlerFunc) (http.Handler, func() int) {
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			seen[r.RemoteAddr] = true
+			mu.Unlock()
+			h(w, r)
+		}), func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(seen)
 		}
-	}
-	return &n
 }
 
 // What a host says about its own connection is not about the gateway's.
 func TestCloseOfClientKeepsUpstream(t *testing.T) {
 	g := New(t)
-	conns := counted(g.Origin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, r.Close, r.Header.Get("Connection"))
-	}), "www.example.com"))
+	h, conns := counted(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Close, r.Header.Get("Connection")) })
+	g.Origin(h, "www.example.com")
 	for range 20 {
 		c := g.speak("www.example.com")
 		io.WriteString(c, "GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n")
@@ -50,7 +53,7 @@ func TestCloseOfClientKeepsUpstream(t *testing.T) {
 			t.Fatalf("after the answer: %v", err)
 		}
 	}
-	if n := conns.Load(); n != 1 {
+	if n := conns(); n != 1 {
 		t.Errorf("20 requests took %d upstream connections", n)
 	}
 }
