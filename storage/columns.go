@@ -32,6 +32,18 @@ type Column struct {
 	Bool func(*exitgate.Flow) bool
 	Time func(*exitgate.Flow) time.Time
 	Addr func(*exitgate.Flow) netip.Addr
+
+	raw   func([]byte, *exitgate.Flow) []byte // of a TextColumn: appends what Text makes printable and cuts
+	limit int
+}
+
+// AppendText appends what c.Text(f) returns; for a long text it leaves no garbage.
+func (c *Column) AppendText(b []byte, f *exitgate.Flow) []byte {
+	n := len(b)
+	if b = c.raw(b, f); len(b)-n <= c.limit && isPrintable(b[n:]) {
+		return b
+	}
+	return append(b[:n], Printable(string(b[n:]), c.limit)...)
 }
 
 // How many bytes of a text a column holds. The first is bounded by what a b-tree page of Postgres takes (2,704
@@ -62,8 +74,8 @@ func Columns() []Column {
 		}
 	}
 	return []Column{
-		text("id", func(f *exitgate.Flow) string { return f.ID.String() }),
-		text("conn", func(f *exitgate.Flow) string { return f.Conn.String() }),
+		made("id", maxShort, func(b []byte, f *exitgate.Flow) []byte { b, _ = f.ID.AppendText(b); return b }),
+		made("conn", maxShort, func(b []byte, f *exitgate.Flow) []byte { b, _ = f.Conn.AppendText(b); return b }),
 		text("gateway", func(f *exitgate.Flow) string { return f.Gateway }),
 		text("kind", func(f *exitgate.Flow) string { return string(f.Kind) }),
 		{Name: "begin", Kind: TimeColumn, Time: func(f *exitgate.Flow) time.Time { return micro(f.Begin) }},
@@ -108,12 +120,17 @@ func Columns() []Column {
 		text("scheme", q(func(r *exitgate.Request) string { return r.Scheme })),
 		long("url", maxURL, q(func(r *exitgate.Request) string { return r.URL })),
 		long("path", maxURL, q(func(r *exitgate.Request) string { return r.Path })),
-		long("request_headers", maxHeaders, q(func(r *exitgate.Request) string { return headers(r.Headers) })),
-		long("response_headers", maxHeaders, func(f *exitgate.Flow) string {
-			if f.Question.Response == nil {
-				return ""
+		made("request_headers", maxHeaders, func(b []byte, f *exitgate.Flow) []byte {
+			if f.Question.HTTP == nil || len(f.Question.HTTP.Headers) == 0 {
+				return b
 			}
-			return headers(f.Question.Response.Headers)
+			return appendHeaders(b, f.Question.HTTP.Headers)
+		}),
+		made("response_headers", maxHeaders, func(b []byte, f *exitgate.Flow) []byte {
+			if f.Question.Response == nil || len(f.Question.Response.Headers) == 0 {
+				return b
+			}
+			return appendHeaders(b, f.Question.Response.Headers)
 		}),
 		integer("status", func(f *exitgate.Flow) int64 { return int64(f.Status) }),
 		integer("sent_header", func(f *exitgate.Flow) int64 { return f.Sent.Header }),
@@ -134,11 +151,11 @@ func Columns() []Column {
 		text("fault_step", fault(func(f *exitgate.Fault) string { return f.Step })),
 		text("fault_type", fault(func(f *exitgate.Fault) string { return f.Type })),
 		long("fault_reason", maxURL, fault(func(f *exitgate.Fault) string { return f.Reason })),
-		long("findings", maxHeaders, func(f *exitgate.Flow) string {
+		made("findings", maxHeaders, func(b []byte, f *exitgate.Flow) []byte {
 			if len(f.Findings) == 0 {
-				return ""
+				return b
 			}
-			return string(appendFindings(nil, f.Findings))
+			return appendFindings(b, f.Findings)
 		}),
 	}
 }
@@ -146,7 +163,15 @@ func Columns() []Column {
 func text(name string, f func(*exitgate.Flow) string) Column { return long(name, maxShort, f) }
 
 func long(name string, limit int, f func(*exitgate.Flow) string) Column {
-	return Column{Name: name, Kind: TextColumn, Text: func(flow *exitgate.Flow) string { return Printable(f(flow), limit) }}
+	return Column{Name: name, Kind: TextColumn, limit: limit,
+		Text: func(flow *exitgate.Flow) string { return Printable(f(flow), limit) },
+		raw:  func(b []byte, flow *exitgate.Flow) []byte { return append(b, f(flow)...) }}
+}
+
+// made is a text that is not there as a string.
+func made(name string, limit int, f func([]byte, *exitgate.Flow) []byte) Column {
+	return Column{Name: name, Kind: TextColumn, limit: limit, raw: f,
+		Text: func(flow *exitgate.Flow) string { return Printable(string(f(make([]byte, 0, 512), flow)), limit) }}
 }
 
 func integer(name string, f func(*exitgate.Flow) int64) Column {
@@ -155,13 +180,6 @@ func integer(name string, f func(*exitgate.Flow) int64) Column {
 
 func address(name string, f func(*exitgate.Flow) netip.Addr) Column {
 	return Column{Name: name, Kind: AddrColumn, Addr: func(flow *exitgate.Flow) netip.Addr { return f(flow).WithZone("") }}
-}
-
-func headers(h map[string][]string) string {
-	if len(h) == 0 {
-		return ""
-	}
-	return string(appendHeaders(make([]byte, 0, 512), h))
 }
 
 // micro is t as a column holds it. A year that RFC 3339 cannot hold is no time at all, as in the record.
@@ -197,10 +215,10 @@ func Printable(s string, limit int) string {
 	return b.String()
 }
 
-func isPrintable(s string) bool {
+func isPrintable[T string | []byte](s T) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < 0x20 || s[i] >= 0x7f {
-			return isPrintableUnicode(s[i:])
+			return isPrintableUnicode(string(s[i:]))
 		}
 	}
 	return true

@@ -12,19 +12,18 @@ import (
 	"github.com/exitgate/exitgate/storage"
 )
 
-// statements returns the names of the columns of flows, and what moves a batch from the temporary table.
-func statements(columns []storage.Column) (names []string, insert string) {
-	var quoted, sets []string
+// statements returns what copies a batch into the temporary table, and what moves it from there.
+func statements(columns []storage.Column) (copyIn, insert string) {
+	var names, quoted, sets []string
 	for _, c := range columns {
 		names = append(names, c.Name)
 	}
-	names = append(names, "record", "question")
-	for _, n := range names {
+	for _, n := range append(names, "record", "question") {
 		quoted = append(quoted, `"`+n+`"`)
 		sets = append(sets, fmt.Sprintf(`"%s" = excluded."%s"`, n, n))
 	}
 	list := strings.Join(quoted, ", ")
-	return names, "INSERT INTO flows (" + list + ") SELECT " + list + ` FROM pg_temp.flows_in
+	return "COPY pg_temp.flows_in (" + list + ") FROM STDIN (FORMAT binary)", "INSERT INTO flows (" + list + ") SELECT " + list + ` FROM pg_temp.flows_in
 		ON CONFLICT ("id", "begin") DO UPDATE SET ` + strings.Join(sets, ", ") + ` WHERE flows."end" IS NULL`
 }
 
@@ -49,45 +48,13 @@ func (s *store) copy(ctx context.Context, tx pgx.Tx, flows []*exitgate.Flow) err
 	if _, err := tx.Exec(ctx, `CREATE TEMPORARY TABLE IF NOT EXISTS flows_in (LIKE flows) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS`); err != nil {
 		return err
 	}
-	row := make([]any, 0, len(s.names))
-	var record, question []byte // used again for each row: pgx has encoded one before it asks for the next
-	source := pgx.CopyFromSlice(len(flows), func(i int) ([]any, error) {
-		record = storage.AppendRecord(record[:0], flows[i])
-		question = storage.AppendQuestion(question[:0], &flows[i].Question)
-		row = append(s.bind(row[:0], flows[i]), record, question)
-		return row, nil
-	})
-	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "flows_in"}, s.names, source); err != nil {
+	source := newCopySource(s.columns, flows)
+	defer source.stop()
+	if _, err := tx.Conn().PgConn().CopyFrom(ctx, source, s.copyIn); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, s.insert)
 	return err
-}
-
-func (s *store) bind(row []any, f *exitgate.Flow) []any {
-	for _, c := range s.columns {
-		switch c.Kind {
-		case storage.TextColumn:
-			row = append(row, c.Text(f))
-		case storage.IntColumn:
-			row = append(row, c.Int(f))
-		case storage.BoolColumn:
-			row = append(row, c.Bool(f))
-		case storage.TimeColumn:
-			if t := c.Time(f); t.IsZero() && c.Name == "end" {
-				row = append(row, nil)
-			} else {
-				row = append(row, t)
-			}
-		case storage.AddrColumn:
-			if a := c.Addr(f); a.IsValid() {
-				row = append(row, a)
-			} else {
-				row = append(row, nil)
-			}
-		}
-	}
-	return row
 }
 
 func dialect() storage.Dialect {

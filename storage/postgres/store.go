@@ -45,8 +45,8 @@ func (o Options) withDefaults() Options {
 type store struct {
 	write, read *pgxpool.Pool
 	columns     []storage.Column
-	names       []string // of columns, then record and question
-	insert      string   // from the temporary table into flows
+	copyIn      string // into the temporary table
+	insert      string // from there into flows
 
 	mu   sync.Mutex
 	days map[day]bool // that have a partition, or never will
@@ -64,7 +64,7 @@ func Open(ctx context.Context, url string, o Options) (storage.Store, error) {
 
 func open(ctx context.Context, url string, o Options) (*store, error) {
 	s := &store{days: make(map[day]bool), columns: storage.Columns()}
-	s.names, s.insert = statements(s.columns)
+	s.copyIn, s.insert = statements(s.columns)
 	var err error
 	if s.write, err = connect(ctx, url, o.Writers, 0); err != nil {
 		return nil, err

@@ -14,10 +14,12 @@ import (
 func BenchmarkWriteFlows(b *testing.B, s storage.Store) {
 	const batch = 2000
 	begin := time.Now().UTC()
+	_, typical := Typical()
 	start := CPU()
 	flows := make([]*exitgate.Flow, 0, batch)
 	for i := 0; b.Loop(); i++ {
-		_, f := Typical()
+		f := new(exitgate.Flow)
+		*f = *typical
 		f.Begin = begin.Add(time.Duration(i) * 50 * time.Microsecond)
 		f.ID, f.End = exitgate.NewID(f.Begin), f.Begin.Add(time.Second)
 		if flows = append(flows, f); len(flows) == batch {
