@@ -14,6 +14,10 @@
 //
 // # What is asked
 //
+// Between Begin and End, what the TLS and the HTTP of the question point to is not changed: End compares the pointers and
+// not what they point to, and writes the subject of the question (host, destination, TLS, HTTP header) again only if one
+// of them is another, or if host or destination are. A request that did change is a new Request.
+//
 // After End returned, nothing that the flow points to (its maps, slices, request, response) is changed any more by
 // anybody: the journal keeps a shallow copy until it is stored, which is what makes draining cheap.
 //
@@ -21,8 +25,8 @@
 //
 // A folder (0700) belongs to one process at a time (a lock file). Segments, 0000000000000001.journal and on (0600), are
 // only ever appended to, and deleted oldest first. A segment is a row of frames, see frame.go: a Begin frame holds the
-// flow as it began; an End frame holds it as it ended, without the subject of its question (host, destination, TLS,
-// HTTP header) when that is what it was, and says where the Begin frame is. The file cursor says up to where every End
+// flow as it began; an End frame holds it as it ended, without the subject of its question when that is what it was but
+// for the address that was dialled, and says where the Begin frame is. The file cursor says up to where every End
 // has been stored; it is a hint, and losing it means that some flows are stored twice over. What cannot be read is kept in
 // the folder quarantine and reported, and its neighbours are not affected.
 //

@@ -37,7 +37,7 @@ type kind byte
 
 const (
 	kindBegin   kind = 'B'
-	kindEnd     kind = 'e' // the subject is that of the Begin frame
+	kindEnd     kind = 'e' // the subject is that of the Begin frame, but for an address of dest beside what was asked
 	kindEndFull kind = 'E'
 )
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"hash/maphash"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -26,7 +26,6 @@ type Journal struct {
 	store storage.FlowWriter
 	o     Options
 	lock  *os.File
-	seed  maphash.Seed
 	pool  sync.Pool // of *[]byte
 
 	mu      sync.Mutex // guards what follows, and is held during write(2): frames are in the order of the calls
@@ -60,11 +59,40 @@ type Journal struct {
 
 // begun is what is remembered of an open flow.
 type begun struct {
-	seg   *segment
-	off   int64
-	hash  uint64 // of the subject of its question
-	since time.Time
-	shown bool // it was stored as open
+	seg     *segment
+	off     int64
+	subject subject
+	since   time.Time
+	shown   bool // it was stored as open
+}
+
+// A subject is what the subject of a question is made of: two that are equal are encoded in the same bytes, since what
+// they point to is not changed between Begin and End.
+type subject struct {
+	host exitgate.Host
+	dest exitgate.Destination
+	tls  *exitgate.TLS
+	http *exitgate.Request
+}
+
+func subjectIn(q *exitgate.Question) subject { return subject{q.Host, q.Dest, q.TLS, q.HTTP} }
+
+// amended reports whether q's subject is s, but for the address that the gateway dialled: that becomes known between
+// Begin and End, and such an end says the address and nothing else of its subject.
+func (s subject) amended(q *exitgate.Question) bool {
+	addr := q.Dest.Addr
+	if s.dest.Addr != addr && (!addr.IsValid() || addr.Addr().Zone() != "") { // a zone is any text
+		return false
+	}
+	s.dest.Addr = addr
+	return s == subjectIn(q)
+}
+
+// appendAddr adds the address of a destination to the JSON object that b ends with.
+func appendAddr(b []byte, addr netip.AddrPort) []byte {
+	b = append(b[:len(b)-1], `,"dest":{"addr":"`...)
+	b, _ = addr.AppendText(b)
+	return append(b, `"}}`...)
 }
 
 // An item is an ended flow on its way to the store.
@@ -81,17 +109,16 @@ func (j *Journal) Begin(ctx context.Context, f *exitgate.Flow) error {
 	}
 	buf := j.pool.Get().(*[]byte)
 	defer j.release(buf)
-	b, subject := appendPayload((*buf)[:headerLen], f)
+	b := storage.AppendSubject(appendAnswer((*buf)[:headerLen], f), &f.Question)
 	*buf = b
 	if len(b) > headerLen+maxPayload {
 		return fmt.Errorf("begin the record of flow %s: it has %d bytes, more than %d", f.ID, len(b), maxPayload)
 	}
-	hash := maphash.Bytes(j.seed, b[subject:])
 	seal(b, kindBegin, f.ID, place{}, crc32.Checksum(b[headerLen:], castagnoli()))
 
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err := j.begin(b, f.ID, hash); err != nil {
+	if err := j.begin(b, f); err != nil {
 		j.stats.Refused++
 		return fmt.Errorf("begin the record of flow %s: %w", f.ID, err)
 	}
@@ -99,7 +126,7 @@ func (j *Journal) Begin(ctx context.Context, f *exitgate.Flow) error {
 }
 
 // begin appends a Begin frame. Called with mu held.
-func (j *Journal) begin(b []byte, id exitgate.ID, hash uint64) error {
+func (j *Journal) begin(b []byte, f *exitgate.Flow) error {
 	if j.closed {
 		return ErrClosed
 	}
@@ -110,10 +137,10 @@ func (j *Journal) begin(b []byte, id exitgate.ID, hash uint64) error {
 	if err != nil {
 		return err
 	}
-	j.opened(id, begun{seg: seg, off: off, hash: hash, since: time.Now()})
+	j.opened(f.ID, begun{seg: seg, off: off, subject: subjectIn(&f.Question), since: time.Now()})
 	if j.o.Sync {
 		if err := j.awaitSync(j.written); err != nil {
-			j.forget(id)
+			j.forget(f.ID)
 			return err
 		}
 	}
@@ -146,12 +173,9 @@ func (j *Journal) errFull() error {
 		ErrFull, j.dir, j.bytes, j.o.MaxBytes, j.stats.Waiting, why)
 }
 
-// appendPayload appends the three parts of a flow, and returns where the third begins.
-func appendPayload(b []byte, f *exitgate.Flow) ([]byte, int) {
-	b = storage.AppendRecord(b, f)
-	b = storage.AppendAsked(b, &f.Question)
-	subject := len(b)
-	return storage.AppendSubject(b, &f.Question), subject
+// appendAnswer appends the parts of a flow that its end has of its own.
+func appendAnswer(b []byte, f *exitgate.Flow) []byte {
+	return storage.AppendAsked(storage.AppendRecord(b, f), &f.Question)
 }
 
 // End writes the end of f, and hands f on to the store and to tails. When the disk fails f is kept in memory for the
@@ -159,11 +183,8 @@ func appendPayload(b []byte, f *exitgate.Flow) ([]byte, int) {
 func (j *Journal) End(_ context.Context, f *exitgate.Flow) error {
 	buf := j.pool.Get().(*[]byte)
 	defer j.release(buf)
-	b, subject := appendPayload((*buf)[:headerLen], f)
+	b := appendAnswer((*buf)[:headerLen], f)
 	*buf = b
-	hash := maphash.Bytes(j.seed, b[subject:])
-	crc := crc32.Checksum(b[headerLen:subject], castagnoli())
-	fullCRC := crc32.Update(crc, castagnoli(), b[subject:])
 	kept := *f
 
 	j.mu.Lock()
@@ -179,12 +200,16 @@ func (j *Journal) End(_ context.Context, f *exitgate.Flow) error {
 		start.seg.kept++
 		it.begin = start.seg
 	}
-	if known && start.hash == hash {
-		b = b[:subject]
-		seal(b, kindEnd, f.ID, begin, crc)
-	} else {
-		seal(b, kindEndFull, f.ID, begin, fullCRC)
+	k := kindEnd
+	switch q := &f.Question; {
+	case !known || !start.subject.amended(q):
+		k = kindEndFull
+		b = storage.AppendSubject(b, q)
+	case start.subject.dest.Addr != q.Dest.Addr:
+		b = appendAddr(b, q.Dest.Addr)
 	}
+	*buf = b
+	seal(b, k, f.ID, begin, crc32.Checksum(b[headerLen:], castagnoli()))
 	seg, off, err := j.append(b)
 	if err == nil {
 		it.next = place{seg.n, off + int64(len(b))}

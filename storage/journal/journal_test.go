@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
 	"github.com/exitgate/exitgate/storage/storagetest"
 )
 
@@ -207,14 +209,59 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestChangedSubject: what End says of the question holds, also where only a header was changed in place.
+// TestChangedSubject: what End says of the question holds, and it is written again only where it has to be.
 func TestChangedSubject(t *testing.T) {
+	addr := netip.MustParseAddrPort
+	for name, c := range map[string]struct {
+		change func(q *exitgate.Question)
+		full   bool
+	}{
+		"not at all":          {func(*exitgate.Question) {}, false},
+		"dialled":             {func(q *exitgate.Question) { q.Dest.Addr = addr("198.51.100.7:443") }, false},
+		"dialled IPv6":        {func(q *exitgate.Question) { q.Dest.Addr = addr("[2001:db8::7]:443") }, false},
+		"dialled with a zone": {func(q *exitgate.Question) { q.Dest.Addr = addr(`[fe80::1%"x]:443`) }, true},
+		"another request": {func(q *exitgate.Question) {
+			r := *q.HTTP
+			r.Path = "/elsewhere"
+			q.HTTP = &r
+		}, true},
+		"no request":            {func(q *exitgate.Question) { q.HTTP = nil }, true},
+		"another hello":         {func(q *exitgate.Question) { q.TLS = &exitgate.TLS{SNI: "example.org"} }, true},
+		"another host":          {func(q *exitgate.Question) { q.Host.Name = "web-02" }, true},
+		"dialled, another port": {func(q *exitgate.Question) { q.Dest.Port, q.Dest.Addr = 80, addr("198.51.100.7:80") }, true},
+		"another aim":           {func(q *exitgate.Question) { q.Dest.Aim = addr("198.51.100.8:443") }, true},
+		"another destination":   {func(q *exitgate.Question) { q.Dest.Host = "example.org" }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			m := memory{before: down}
+			j := start(t, dir, &m, Options{})
+			begun, ended := pair()
+			begin(t, j, begun)
+			before := j.Stats().Bytes
+			c.change(&ended.Question)
+			end(t, j, ended)
+			full := int64(len(storage.AppendSubject(storage.AppendRecord(nil, ended), &ended.Question)))
+			if got := j.Stats().Bytes-before > full; got != c.full {
+				t.Errorf("the subject was written again: %v, want %v", got, c.full)
+			}
+			crash(t, j)
+			m.do(nil)
+			j = start(t, dir, &m, Options{})
+			stop(t, j)
+			wantAll(t, &m, []*exitgate.Flow{ended})
+		})
+	}
+}
+
+// TestUndialled: an address that Begin knew and End does not is not kept.
+func TestUndialled(t *testing.T) {
 	dir := t.TempDir()
 	m := memory{before: down}
 	j := start(t, dir, &m, Options{})
 	begun, ended := pair()
+	begun.Question.Dest.Addr = netip.MustParseAddrPort("198.51.100.7:443")
 	begin(t, j, begun)
-	begun.Question.HTTP.Headers["accept"] = []string{"changed after Begin"} // the map is shared with ended
 	end(t, j, ended)
 	crash(t, j)
 	m.do(nil)

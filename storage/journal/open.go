@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
@@ -23,7 +22,7 @@ import (
 // flows that an earlier process had begun and not ended are ended as interrupted. ctx bounds the opening only.
 func Open(ctx context.Context, dir string, store storage.FlowWriter, o Options) (*Journal, error) {
 	j := &Journal{
-		dir: dir, store: store, o: o.withDefaults(), seed: maphash.MakeSeed(),
+		dir: dir, store: store, o: o.withDefaults(),
 		open: make(map[exitgate.ID]begun), drained: make(chan struct{}),
 		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), tick: make(chan struct{}, 1),
 		done: make(chan struct{}),
@@ -246,7 +245,7 @@ func (j *Journal) interrupt(last time.Time) error {
 		if f.End = last; f.End.Before(f.Begin) {
 			f.End = f.Begin
 		}
-		frame, _ := appendPayload(make([]byte, headerLen), f)
+		frame := storage.AppendSubject(appendAnswer(make([]byte, headerLen), f), &f.Question)
 		seal(frame, kindEndFull, id, place{b.seg.n, b.off}, crc32.Checksum(frame[headerLen:], castagnoli()))
 		if _, _, err := j.append(frame); err != nil {
 			return err
