@@ -31,6 +31,10 @@ func (p *Proxy) splice(l *leg) {
 func (p *Proxy) spliceTo(l *leg, x *exchange) error {
 	ctx, cancel := context.WithCancel(p.base)
 	defer cancel()
+	if d := x.flow.Verdict.Limits.Duration; d > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
 	if err := p.begin(ctx, x); err != nil {
 		reset(l)
 		return err
@@ -68,29 +72,46 @@ func (p *Proxy) spliceFailed(l *leg, err error) {
 // bound is never passed.
 type quota struct {
 	bound int64 // 0: none
-	used  atomic.Int64
 	over  atomic.Bool
 	last  atomic.Int64 // when something moved; Unix nanoseconds
+
+	mu   sync.Mutex // guards used
+	used int64      // 0 where there is no bound
 }
 
 // take returns how many of want bytes may be moved now; 0 when the bound is reached.
 func (q *quota) take(want int64) int64 {
 	q.last.Store(time.Now().UnixNano())
 	if q.bound <= 0 {
-		q.used.Add(want)
 		return want
 	}
-	for {
-		used := q.used.Load()
-		n := min(want, q.bound-used)
-		if n <= 0 {
-			q.over.Store(true)
-			return 0
-		}
-		if q.used.CompareAndSwap(used, used+n) {
-			return n
-		}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(want, q.bound-q.used)
+	if n <= 0 {
+		q.over.Store(true)
+		return 0
 	}
+	q.used += n
+	return n
+}
+
+// fill lets f take what is there, at most want bytes and what the bound leaves, and counts what it took. It reports
+// full, and does not call f, when the bound leaves nothing. f must not wait, as the other direction then does.
+func (q *quota) fill(want int64, f func(room int64) (int64, error)) (n int64, full bool, err error) {
+	q.last.Store(time.Now().UnixNano())
+	if q.bound <= 0 {
+		n, err = f(want)
+		return n, false, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if want = min(want, q.bound-q.used); want <= 0 {
+		return 0, true, nil
+	}
+	n, err = f(want)
+	q.used += n
+	return n, false, err
 }
 
 // state is how the direction that q bounded ended.
@@ -100,9 +121,6 @@ func (q *quota) state() exitgate.BodyState {
 	}
 	return exitgate.BodyComplete
 }
-
-// giveBack returns bytes that were taken and not moved.
-func (q *quota) giveBack(n int64) { q.used.Add(-n) }
 
 // copyBoth moves bytes both ways until both sides ended, the bound is reached, or nothing moved for the idle
 // time. It fills the flow's counts.
@@ -132,6 +150,10 @@ func (p *Proxy) copyBoth(ctx context.Context, x *exchange, l *leg, up *upconn) e
 		return r
 	case idle:
 		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Reason: "nothing moved on the spliced flow for " + or(p.Timeouts.SpliceIdle, time.Hour).String()}
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		r := exitgate.NewRefusal(0, exitgate.RuleLimit, "the spliced flow to %s took longer than its limit of %v", l.s.tunnel.dest, x.flow.Verdict.Limits.Duration)
+		r.Verdict.Exemption = x.flow.Verdict.Exemption
+		return r
 	case ctx.Err() != nil:
 		return &exitgate.Fault{Step: "gateway", Type: "connection_terminated", Reason: "the gateway was stopped"}
 	case !endedWell(errOut, errIn):

@@ -86,13 +86,13 @@ const spliceStep = 1 << 20
 // burst moves what is there now, and returns how many bytes dw took.
 func (p *pipe) burst(dw rawWriter, sr rawReader, q *quota) (total int64, err error) {
 	for {
-		room := q.take(spliceStep)
-		if room == 0 {
-			return total, nil
-		}
-		n, e := p.fill(sr, room)
-		q.giveBack(room - n)
+		n, full, e := q.fill(spliceStep, func(room int64) (int64, error) { return p.fill(sr, room) })
 		switch {
+		case full && total > 0: // it may have been the last byte: waitReadable tells
+			return total, nil
+		case full:
+			q.over.Store(true)
+			return 0, nil
 		case e == unix.EAGAIN, e == nil && n == 0: // drained, or at its end: waitReadable tells which
 			return total, nil
 		case e == unix.EINTR:
