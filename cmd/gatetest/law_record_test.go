@@ -85,7 +85,7 @@ type explode struct{}
 func (explode) ModifyRequest(*http.Request) error   { panic("exploded in a request step") }
 func (explode) ModifyResponse(*http.Response) error { panic("exploded in a response step") }
 
-type panicking struct{ inner mitm.Issuer }
+type panicking struct{}
 
 func (panicking) Leaf(context.Context, string) (*tls.Certificate, error) {
 	panic("exploded in the issuer")
@@ -178,7 +178,7 @@ func TestPanic(t *testing.T) {
 
 // connectStatus reads the status out of the error with which net/http's client reports a refused CONNECT.
 func connectStatus(err error) int {
-	for code, text := range map[int]string{500: http.StatusText(500), 503: http.StatusText(503), 403: "Forbidden"} {
+	for code, text := range map[int]string{500: http.StatusText(http.StatusInternalServerError), 503: http.StatusText(http.StatusServiceUnavailable), 403: "Forbidden"} {
 		if strings.HasSuffix(err.Error(), text) {
 			return code
 		}

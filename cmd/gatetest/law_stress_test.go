@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/exitgate/exitgate"
 	"github.com/exitgate/exitgate/inspect"
 	"github.com/exitgate/exitgate/mitm"
@@ -211,7 +209,8 @@ func inTheTunnel(g *Gate, c net.Conn, name string, r *rand.Rand) {
 		}
 		return
 	}
-	cc, err := (&http2.Transport{}).NewClientConn(t)
+	tr := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return t, nil }}
+	cc, err := tr.NewClientConn(context.Background(), "https", name+":443")
 	if err != nil {
 		return
 	}
