@@ -205,7 +205,7 @@ func TestRebinding(t *testing.T) {
 			}
 			r.addrs = []string{outside, inside, inside + " " + outside, "169.254.169.254:80 [::ffff:10.0.0.1]:80 " + inside}
 			for i, want := range []int{200, 403, 200, 403} {
-				if got := through(t, g, way); got != want {
+				if got := askBy(t, g, way); got != want {
 					t.Errorf("look-up %d (%s): %d, want %d", i, r.addrs[i], got, want)
 				}
 				f := g.Recorder.Last(i + 1)
@@ -223,8 +223,8 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
-// through makes one request on a fresh connection and returns its status; for a splice 200 when the origin spoke.
-func through(t *testing.T, g *Gate, way string) int {
+// askBy makes one request on a fresh connection and returns its status; for a splice 200 when the origin spoke.
+func askBy(t *testing.T, g *Gate, way string) int {
 	t.Helper()
 	if way == "splice" {
 		g.Decide(spliceAll)
