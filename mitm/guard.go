@@ -32,6 +32,10 @@ var prohibited = []struct {
 	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT"},
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local, where clouds serve metadata"},
 	{netip.MustParsePrefix("192.0.0.0/24"), "protocol assignments"},
+	{netip.MustParsePrefix("192.0.2.0/24"), "for documentation"},
+	{netip.MustParsePrefix("198.51.100.0/24"), "for documentation"},
+	{netip.MustParsePrefix("203.0.113.0/24"), "for documentation"},
+	{netip.MustParsePrefix("192.88.99.0/24"), "the former 6to4 relays"},
 	{netip.MustParsePrefix("198.18.0.0/15"), "benchmarking"},
 	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
 	{netip.MustParsePrefix("240.0.0.0/4"), "reserved or broadcast"},
@@ -42,6 +46,11 @@ var prohibited = []struct {
 	{netip.MustParsePrefix("fec0::/10"), "site-local"},
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
 	{netip.MustParsePrefix("100::/64"), "discard-only"},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), "local NAT64"},
+	{netip.MustParsePrefix("2001:2::/48"), "benchmarking"},
+	{netip.MustParsePrefix("2001:db8::/32"), "for documentation"},
+	{netip.MustParsePrefix("3fff::/20"), "for documentation"},
+	{netip.MustParsePrefix("5f00::/16"), "segment routing"},
 }
 
 // embeddings are the IPv6 forms that hold an IPv4 address, with the offset of its first byte.
@@ -54,7 +63,6 @@ var embeddings = []struct {
 	{netip.MustParsePrefix("::ffff:0:0/96"), 12, false, "IPv4-mapped"},
 	{netip.MustParsePrefix("::/96"), 12, false, "IPv4-compatible"},
 	{netip.MustParsePrefix("64:ff9b::/96"), 12, false, "NAT64"},
-	{netip.MustParsePrefix("64:ff9b:1::/48"), 12, false, "local NAT64"},
 	{netip.MustParsePrefix("2002::/16"), 2, false, "6to4"},
 	{netip.MustParsePrefix("2001::/32"), 12, true, "Teredo"},
 	{netip.MustParsePrefix("2001::/32"), 4, false, "Teredo server"},
