@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/exitgate/exitgate"
@@ -35,4 +36,26 @@ func BenchmarkBeginEnd(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(storagetest.CPU()-start)/float64(b.N), "cpu-ns/op")
+}
+
+// BenchmarkReadBack is what a flow costs that waited on the disk only: the reading of its two frames.
+func BenchmarkReadBack(b *testing.B) {
+	j, err := Open(context.Background(), b.TempDir(), &memory{before: down}, Options{Log: quiet()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.stop()
+	begun, ended := storagetest.Typical()
+	if err := errors.Join(j.Begin(b.Context(), begun), j.End(b.Context(), ended)); err != nil {
+		b.Fatal(err)
+	}
+	j.mu.Lock()
+	s, size := j.active(), j.active().size
+	j.mu.Unlock()
+	b.ReportAllocs()
+	for b.Loop() {
+		if got, _, err := j.readEnds(s, 0, size, nil); err != nil || len(got) != 1 {
+			b.Fatal(got, err)
+		}
+	}
 }

@@ -95,6 +95,9 @@ func (j *Journal) take(batch []item, cursor place) ([]item, place) {
 	if n := min(len(j.queue), j.o.Batch-len(batch)); n > 0 && j.gap == (place{}) {
 		batch = append(batch, j.queue[:n]...)
 		cursor = j.queue[n-1].next
+		for _, it := range j.queue[:n] {
+			j.queued -= it.size
+		}
 		left := copy(j.queue, j.queue[n:])
 		clear(j.queue[left:])
 		j.queue = j.queue[:left]
@@ -328,9 +331,5 @@ func subjectOf(end frame, s *segment, size int64) (exitgate.Question, error) {
 	if err != nil {
 		return exitgate.Question{}, err
 	}
-	var f exitgate.Flow
-	err = fr.decode(&f)
-	q := f.Question
-	q.Response = nil
-	return q, err
+	return fr.subject()
 }

@@ -102,6 +102,18 @@ func (fr *frame) decode(f *exitgate.Flow) error {
 	return nil
 }
 
+// subject reads the third part of the payload of fr, and passes over the others: the end has its own.
+func (fr *frame) subject() (q exitgate.Question, err error) {
+	var passed json.RawMessage
+	d := json.NewDecoder(bytes.NewReader(fr.payload))
+	for _, part := range []any{&passed, &passed, &q} {
+		if err := d.Decode(part); err != nil {
+			return q, fmt.Errorf("read the subject of flow %s of segment %d at %d: %w", fr.id, fr.at.Segment, fr.at.Offset, err)
+		}
+	}
+	return q, nil
+}
+
 // chunk is how many bytes a reader asks the file for at once.
 const chunk = 1 << 20
 

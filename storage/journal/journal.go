@@ -37,6 +37,7 @@ type Journal struct {
 	unsync  int64 // of written, up to where a sync failed
 	syncing sync.Cond
 	queue   []item
+	queued  int64  // bytes of the flows in queue
 	late    []item // ended flows that could not be written to a segment
 	cursor  place  // every End before it is stored
 	// What waits is, in this order: what lies in the segments from cursor to gap, if gap is not zero; the queue; and,
@@ -61,6 +62,7 @@ type Journal struct {
 type begun struct {
 	seg     *segment
 	off     int64
+	size    int64 // of its frame; 0 for one that was recovered
 	subject subject
 	since   time.Time
 	shown   bool // it was stored as open
@@ -100,6 +102,7 @@ type item struct {
 	flow  *exitgate.Flow
 	begin *segment // that holds its Begin frame, or nil
 	next  place    // after its End frame; zero: it has none
+	size  int64    // of its frames, which is about what it takes in memory
 }
 
 // Begin writes f and returns when it would survive the death of the process. An error means that f is not recorded.
@@ -137,7 +140,7 @@ func (j *Journal) begin(b []byte, f *exitgate.Flow) error {
 	if err != nil {
 		return err
 	}
-	j.opened(f.ID, begun{seg: seg, off: off, subject: subjectIn(&f.Question), since: time.Now()})
+	j.opened(f.ID, begun{seg: seg, off: off, size: int64(len(b)), subject: subjectIn(&f.Question), since: time.Now()})
 	if j.o.Sync {
 		if err := j.awaitSync(j.written); err != nil {
 			j.forget(f.ID)
@@ -210,6 +213,7 @@ func (j *Journal) End(_ context.Context, f *exitgate.Flow) error {
 	}
 	*buf = b
 	seal(b, k, f.ID, begin, crc32.Checksum(b[headerLen:], castagnoli()))
+	it.size = start.size + int64(len(b))
 	seg, off, err := j.append(b)
 	if err == nil {
 		it.next = place{seg.n, off + int64(len(b))}
@@ -236,8 +240,9 @@ func (j *Journal) enqueue(it item, err error) error {
 			j.o.Log.Error("journal: the disk fails; ended flows are kept in memory until the store has them", "err", err)
 		}
 		j.late = append(j.late, it)
-	} else if j.overflow = j.overflow || len(j.queue) >= j.o.Queue; !j.overflow {
+	} else if j.overflow = j.overflow || len(j.queue) >= j.o.Queue || j.queued+it.size > j.o.QueueBytes; !j.overflow {
 		j.queue = append(j.queue, it)
+		j.queued += it.size
 	}
 	j.stats.Waiting++
 	signal(j.wake)

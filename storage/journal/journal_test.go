@@ -183,6 +183,25 @@ func TestReadBackRegression(t *testing.T) {
 	wantAll(t, &m, flows)
 }
 
+// TestQueueBytes: what waits in memory is bounded in bytes, however few flows that are.
+func TestQueueBytes(t *testing.T) {
+	const limit = 20 << 10
+	m := memory{before: down}
+	j := start(t, t.TempDir(), &m, Options{QueueBytes: limit, Batch: 2, MaxBackoff: time.Millisecond})
+	flows := pass(t, j, 200)
+	j.mu.Lock()
+	if j.queued > limit || len(j.queue) > limit/1000 || !j.isBehind() {
+		t.Errorf("%d flows of %d bytes are queued", len(j.queue), j.queued)
+	}
+	j.mu.Unlock()
+	m.do(nil)
+	stop(t, j)
+	wantAll(t, &m, flows)
+	if j.queued != 0 {
+		t.Errorf("of an empty queue %d bytes are queued", j.queued)
+	}
+}
+
 func TestInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	m := memory{before: down}

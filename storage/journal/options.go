@@ -16,6 +16,7 @@ type Options struct {
 	FlushEvery   time.Duration // how long a flow waits for its batch to fill; 250 ms
 	OpenAfter    time.Duration // a flow that is open for longer is stored as open; 2 s
 	Queue        int           // ended flows kept in memory for the store, beyond which they are read from disk; 16,384
+	QueueBytes   int64         // of them, as long as they are in the journal; 32 MiB
 	WriteTimeout time.Duration // for one write to the store; 30 s
 	MaxBackoff   time.Duration // between two tries, which start at 100 ms; 5 s
 	Log          *slog.Logger  // slog.Default()
@@ -32,6 +33,7 @@ func (o Options) withDefaults() Options {
 	def(&o.FlushEvery, 250*time.Millisecond)
 	def(&o.OpenAfter, 2*time.Second)
 	def(&o.Queue, 16384)
+	def(&o.QueueBytes, 32<<20)
 	def(&o.WriteTimeout, 30*time.Second)
 	def(&o.MaxBackoff, 5*time.Second)
 	if o.Log == nil {
