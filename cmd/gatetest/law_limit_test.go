@@ -24,9 +24,9 @@ func boundedSplice(n int64) func(*exitgate.Question) exitgate.Verdict {
 	}
 }
 
-// TestSpliceBound is law 6 for bytes carried unread: exactly the bound passes, one more is a refusal, and never more than
+// TestSplicedToTheBound is law 6 for bytes carried unread: exactly the bound passes, one more is a refusal, and never more than
 // the bound leaves.
-func TestSpliceBound(t *testing.T) {
+func TestSplicedToTheBound(t *testing.T) {
 	const bound = 100_000
 	for _, c := range []struct{ out, in int }{{bound, 0}, {0, bound}, {bound / 2, bound / 2}, {bound + 1, 0}, {0, bound + 1}, {bound, 1}, {1, bound}, {3 * bound, 3 * bound}} {
 		t.Run(fmt.Sprintf("%d out %d in", c.out, c.in), func(t *testing.T) {
@@ -68,8 +68,8 @@ func wirePlain(g *Gate, name string, port uint16, serve func(*wireOrigin, net.Co
 	return o
 }
 
-// TestSpliceBoundBothWays: what one direction is about to move must not look to the other as if the bound were reached.
-func TestSpliceBoundBothWaysRegression(t *testing.T) {
+// TestSplicedBothWaysRegression: what one direction is about to move must not look to the other as if the bound were reached.
+func TestSplicedBothWaysRegression(t *testing.T) {
 	g := New(t)
 	g.Decide(boundedSplice(300_000))
 	wirePlain(g, "raw.example.com", 443, func(_ *wireOrigin, c net.Conn, br *bufio.Reader) {
