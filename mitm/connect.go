@@ -9,10 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/exitgate/exitgate"
@@ -251,74 +249,4 @@ func (p *Proxy) takeOver(w http.ResponseWriter, r *http.Request, cc *connContext
 		return nil, nil, err
 	}
 	return conn, func() {}, nil
-}
-
-// takeStream makes a connection of an HTTP/2 stream that CONNECT opened (RFC 9113, section 8.5).
-func takeStream(w http.ResponseWriter, r *http.Request, cc *connContext) (net.Conn, func(), error) {
-	rc := http.NewResponseController(w)
-	w.WriteHeader(http.StatusOK)
-	if err := rc.Flush(); err != nil {
-		return nil, nil, err
-	}
-	c := &streamConn{r: r, w: w, rc: rc, l: cc.l, done: make(chan struct{})}
-	return c, func() { <-c.done }, nil
-}
-
-// A streamConn is a net.Conn over the two directions of an HTTP/2 stream. Its handler stays until Close.
-type streamConn struct {
-	r    *http.Request
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	l    *leg
-	once sync.Once
-	done chan struct{}
-
-	wmu    sync.Mutex // guards w, which must not be used after the handler returned
-	closed bool
-}
-
-func (c *streamConn) Read(b []byte) (int, error) { return c.r.Body.Read(b) }
-
-func (c *streamConn) Write(b []byte) (int, error) {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if c.closed {
-		return 0, net.ErrClosed
-	}
-	n, err := c.w.Write(b)
-	if err == nil {
-		err = c.rc.Flush()
-	}
-	return n, err
-}
-
-func (c *streamConn) Close() error {
-	c.once.Do(func() {
-		c.r.Body.Close()
-		c.rc.SetWriteDeadline(time.Unix(1, 0)) // frees a writer that the peer's window holds
-		c.wmu.Lock()
-		c.closed = true
-		c.wmu.Unlock()
-		close(c.done)
-	})
-	return nil
-}
-
-func (c *streamConn) LocalAddr() net.Addr  { return c.l.LocalAddr() }
-func (c *streamConn) RemoteAddr() net.Addr { return c.l.RemoteAddr() }
-
-func (c *streamConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
-}
-
-func (c *streamConn) SetReadDeadline(t time.Time) error  { return c.deadline(c.rc.SetReadDeadline, t) }
-func (c *streamConn) SetWriteDeadline(t time.Time) error { return c.deadline(c.rc.SetWriteDeadline, t) }
-
-func (c *streamConn) deadline(set func(time.Time) error, t time.Time) error {
-	select {
-	case <-c.done:
-		return os.ErrClosed
-	default:
-		return set(t)
-	}
 }

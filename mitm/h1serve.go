@@ -128,13 +128,13 @@ func (s *h1server) handle(w *h1answer) (keep bool) {
 		s.ahead.soon()
 	}
 	whole := s.run(w)
-	if w.body != nil {
-		s.readBy = time.Time{} // the engine may have freed the body's reader by a deadline of its own
-	}
 	if w.hijacked {
 		return false
 	}
 	s.ahead.end()
+	if w.body != nil {
+		s.readBy = time.Time{} // the engine may have freed the body's reader by a deadline of its own
+	}
 	if !whole || w.finish() != nil {
 		w.drop()
 		s.c.l.Close() // without TLS's farewell: the host must not take what it got for the whole

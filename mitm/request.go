@@ -150,6 +150,11 @@ func (p *Proxy) respond(a *answer, res *http.Response) error {
 	a.started = true
 	a.w.WriteHeader(res.StatusCode)
 	if err := p.copyBody(a, res); err != nil {
+		a.x.OnSettle(func(f *exitgate.Flow) { // behind the meter, which may have seen an end that the host did not
+			if f.ResponseBody == exitgate.BodyComplete {
+				f.ResponseBody = exitgate.BodyCut
+			}
+		})
 		return err
 	}
 	sendTrailers(h, res, announced)

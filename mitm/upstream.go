@@ -67,8 +67,8 @@ func (p *Proxy) newTransport(h2 bool) *http.Transport {
 			return nil, nil
 		},
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			if parent := p.Upstream.Proxy; parent != nil && addr == hostPort(parent) {
-				return wrapDialError(p.dialParent(ctx, parent))
+			if ctx.Value(byParent{}) != nil { // and not: addr is the parent's, which a host can name as well
+				return wrapDialError(p.dialParent(ctx, p.Upstream.Proxy))
 			}
 			d, err := splitAddr(addr)
 			if err != nil {
@@ -203,9 +203,15 @@ func (p *Proxy) watchUpload(ctx context.Context, a *answer) (_ context.Context, 
 	return ctx, func() { g.idle.stop(); free() }
 }
 
+// byParent marks the context of a plain request that goes through the parent proxy.
+type byParent struct{}
+
 // roundTripH2 goes through http.Transport, which speaks HTTP/2 where the upstream does.
 func (p *Proxy) roundTripH2(ctx context.Context, a *answer) (*http.Response, error) {
 	tr := &trace{a: a, start: time.Now()}
+	if a.r.URL.Scheme == "http" && p.parentFor(a.r.URL.Hostname()) != nil {
+		ctx = context.WithValue(ctx, byParent{}, true)
+	}
 	out := a.r.WithContext(httptrace.WithClientTrace(ctx, tr.hooks()))
 	out.RequestURI, out.Close = "", false
 	if out.ContentLength == 0 {
