@@ -53,6 +53,7 @@ type h1conn struct {
 	key      h1key
 	br       *bufio.Reader
 	room     int64 // bytes that may be read before the head of the response must have ended
+	broke    error // of the last read
 	reused   bool
 	parent   bool // plain HTTP through the parent proxy, which wants the absolute form
 	since    time.Time
@@ -91,6 +92,7 @@ func (c *h1conn) Read(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(b)
 	c.room -= int64(n)
+	c.broke = err
 	return n, err
 }
 
@@ -369,6 +371,9 @@ func (e *h1exchange) receive() (*http.Response, error) {
 		}
 		res, err := http.ReadResponse(c.br, e.a.r)
 		if err != nil {
+			if c.broke != nil { // the parser speaks of the line that it made unreadable
+				err = c.broke
+			}
 			return nil, err
 		}
 		switch {

@@ -201,8 +201,8 @@ func (g *guarded) Read(b []byte) (n int, err error) {
 		n, err = 0, perr
 	}
 	g.idle.touch()
-	if err == io.EOF {
-		g.idle.stop() // from here on, the response is waited for
+	if err != nil {
+		g.idle.stop() // from here on, the response is waited for, or nothing is
 	}
 	if err == nil || err == io.EOF {
 		return n, err

@@ -111,6 +111,7 @@ func TestDuration(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s h2=%v", way, h2), func(t *testing.T) {
+				t.Parallel()
 				g := New(t)
 				g.Decide(func(q *exitgate.Question) exitgate.Verdict {
 					v := allowed(q)
