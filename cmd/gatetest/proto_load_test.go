@@ -87,7 +87,7 @@ func TestThousandStreams(t *testing.T) {
 }
 
 // A drain lets what is under way come to its end, cuts the rest at its deadline, and every flow has its end before Shutdown returns.
-func TestShutdown(t *testing.T) {
+func TestShutdownDrains(t *testing.T) {
 	pairs(t, func(t *testing.T, g *Gate, c *http.Client) {
 		finish, stuck := make(chan bool), make(chan bool)
 		g.Origin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
