@@ -37,6 +37,9 @@ func (w *watched) leg() *leg { return w.l }
 
 func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
+	if n > 0 {
+		w.l.s.spoke.Store(true)
+	}
 	w.in.walk(b[:n])
 	return n, err
 }

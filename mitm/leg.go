@@ -20,6 +20,7 @@ type session struct {
 	side    exitgate.Side
 	flows   atomic.Int64            // flows begun on this session, its tunnels not counted
 	spawned atomic.Int64            // tunnels opened on this session
+	spoke   atomic.Bool             // HTTP came, if not a whole request
 	h2      atomic.Pointer[watched] // where it speaks HTTP/2; set before its first request
 
 	// private holds the upstream connections of a host's connection that authenticates them (NTLM,

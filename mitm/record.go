@@ -141,7 +141,7 @@ func (p *Proxy) connClosed(l *leg) {
 		return
 	}
 	v := s.tunnel.verdict
-	if s.tunnel.tls != nil && s.side.TLS != "" {
+	if s.tunnel.tls != nil && s.side.TLS != "" && !s.spoke.Load() {
 		p.endConn(l, v, &exitgate.Fault{Step: "client", Type: "client_tls",
 			Reason: "the client closed after the TLS handshake without a request; it may not trust the gateway's CA, or pin another certificate"})
 		return
@@ -168,10 +168,19 @@ func (p *Proxy) refuseConn(l *leg, err error) {
 	p.endConn(l, exitgate.Verdict{}, r)
 }
 
-// overloaded answers a connection over a bound, whatever it speaks, and closes it.
+// overloaded answers a connection over a bound, whatever it speaks, and closes it. What came is read first, as
+// closing would else be a reset that overtakes the answer.
 func (p *Proxy) overloaded(l *leg, err error) {
-	io.WriteString(l, "HTTP/1.1 503 Service Unavailable\r\nProxy-Status: "+p.Gateway+"; error=connection_limit_reached\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-	p.endConn(l, exitgate.Verdict{}, err)
+	l.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	l.Read(make([]byte, 4096))
+	l.SetWriteDeadline(time.Now().Add(time.Second))
+	x := p.newFlow(l.s, exitgate.KindConnection)
+	x.blame(err)
+	n := p.noticeFor(x, err)
+	x.flow.Status = n.Status
+	fmt.Fprintf(l, "HTTP/1.1 503 Service Unavailable\r\nProxy-Status: %s\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", p.proxyStatus(n))
+	p.end(context.WithoutCancel(p.base), x)
+	l.Close()
 }
 
 // reset makes the close of l a TCP reset, where there is a TCP socket below: the peer learns at once.

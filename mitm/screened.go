@@ -41,6 +41,7 @@ func (c *screened) Read(b []byte) (int, error) {
 	if n == 0 || c.passed.Load() {
 		return n, err
 	}
+	c.l.s.spoke.Store(true)
 	var ok int
 	serr := safely("screen", func() (err error) { ok, err = c.screen.Scan(b[:n]); return err })
 	if serr == nil {

@@ -196,6 +196,10 @@ func (p *Proxy) watchUpload(ctx context.Context, a *answer) (_ context.Context, 
 			cancel(&exitgate.Fault{Step: "client", Type: "connection_read_timeout", Reason: fmt.Sprintf("the host sent nothing of its request's body for %v", bound)})
 			return
 		}
+		if err := g.failed(); err != nil { // this clock and the host's own ran out together
+			cancel(err)
+			return
+		}
 		cancel(&exitgate.Fault{Step: "send", Type: "connection_write_timeout", Reason: fmt.Sprintf("%s took nothing of the request's body for %v", dest, bound)})
 	})
 	// http.Transport does not return before its read of the body did.
