@@ -37,6 +37,9 @@ type streamConn struct {
 
 	wmu    sync.Mutex // guards w, which must not be used after the handler returned
 	closed bool
+
+	dmu  sync.Mutex // guards rc in the same way; taken while wmu is held by a writer
+	over bool
 }
 
 func (c *streamConn) Read(b []byte) (int, error) {
@@ -74,11 +77,14 @@ func (c *streamConn) Close() error {
 		c.body.Close()
 		c.in.close()
 		if !c.wmu.TryLock() {
-			c.rc.SetWriteDeadline(time.Unix(1, 0))
+			c.deadline(time.Unix(1, 0))
 			c.wmu.Lock()
 		}
 		c.closed = true
 		c.wmu.Unlock()
+		c.dmu.Lock()
+		c.over = true
+		c.dmu.Unlock()
 		close(c.done)
 	})
 	return nil
@@ -104,12 +110,16 @@ func (c *streamConn) SetWriteDeadline(t time.Time) error {
 		c.wmu.Unlock()
 		return nil
 	}
-	select {
-	case <-c.done:
+	return c.deadline(t)
+}
+
+func (c *streamConn) deadline(t time.Time) error {
+	c.dmu.Lock()
+	defer c.dmu.Unlock()
+	if c.over {
 		return os.ErrClosed
-	default:
-		return c.rc.SetWriteDeadline(t)
 	}
+	return c.rc.SetWriteDeadline(t)
 }
 
 // streamPiece is how much of a stream is read at one time: a record of TLS.
