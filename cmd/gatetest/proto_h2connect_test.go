@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 net/http's HTTP/2 client takes no CONNECT on a connection that it is given
+
 package gatetest
 
 import (

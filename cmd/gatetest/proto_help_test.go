@@ -2,7 +2,6 @@ package gatetest
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -85,20 +84,6 @@ func do(t testing.TB, c *http.Client, method, url string, body io.Reader, header
 func (g *Gate) speak(host string, protos ...string) *tls.Conn {
 	g.T.Helper()
 	return g.insideAs(host+":443", host, protos...)
-}
-
-// readHead reads up to the empty line, and not a byte more.
-func readHead(t testing.TB, c net.Conn) string {
-	t.Helper()
-	var b []byte
-	one := make([]byte, 1)
-	for !bytes.HasSuffix(b, []byte("\r\n\r\n")) {
-		if _, err := io.ReadFull(c, one); err != nil {
-			t.Fatalf("read a head: %v after %q", err, b)
-		}
-		b = append(b, one[0])
-	}
-	return string(b)
 }
 
 // answerOn reads one response from c.

@@ -8,11 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/exitgate/exitgate"
 )
@@ -49,28 +46,20 @@ func TestConnectionsAreReused(t *testing.T) {
 // 1,000 requests at one time on HTTP/2, all of them open at the origin before the first is answered.
 func TestThousandStreams(t *testing.T) {
 	g := New(t)
-	n := int64(1000)
-	if raceDetector {
-		n = 300 // the upstream's side opens connections for most of them, and handshakes are dear there
-	}
-	var came atomic.Int64
-	all := make(chan bool)
-	release := sync.OnceFunc(func() { close(all) })
+	const n = 1000
+	var all sync.WaitGroup
+	all.Add(n)
 	g.Origin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if came.Add(1) == n {
-			release()
-		}
-		<-all
+		all.Done()
+		all.Wait()
 		b, _ := io.ReadAll(r.Body)
 		w.Write(b)
 	}), "www.example.com")
-	var conns []*http2.ClientConn // of 250 streams each, which is what the gate allows
+	var conns []*http.ClientConn // of 250 streams each, which is what the gate allows
 	for range 4 {
-		c := must[*http2.ClientConn](t)((&http2.Transport{}).NewClientConn(g.speak("www.example.com", "h2")))
-		if err := c.Ping(bounded(t)); err != nil { // behind the settings, before which a client counts on 100 streams
-			t.Fatal(err)
-		}
-		conns = append(conns, c)
+		c := g.speak("www.example.com", "h2")
+		tr := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+		conns = append(conns, must[*http.ClientConn](t)(tr.NewClientConn(t.Context(), "https", "www.example.com:443")))
 	}
 	var wg sync.WaitGroup
 	for i := range n {
@@ -80,7 +69,7 @@ func TestThousandStreams(t *testing.T) {
 			res, err := conns[i%4].RoundTrip(r)
 			if err != nil {
 				t.Error(err)
-				release()
+				all.Done()
 				return
 			}
 			defer res.Body.Close()
@@ -90,7 +79,7 @@ func TestThousandStreams(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for _, f := range g.Recorder.Wait(int(n)) {
+	for _, f := range g.Recorder.Wait(n) {
 		if f.Outcome() != exitgate.OutcomeAllowed || f.Client.Proto != "HTTP/2.0" {
 			t.Fatalf("flow: %s %v %s", f.Outcome(), f.Fault, f.Client.Proto)
 		}
