@@ -33,6 +33,7 @@ type h1 struct {
 	idle   map[h1key][]*h1conn
 	n      int // idle connections in all
 	closed bool
+	old    oldHosts    // guards itself
 	sweep  *time.Timer // closes what has been idle too long; set while there is any
 }
 
@@ -55,6 +56,7 @@ type h1conn struct {
 	room     int64 // bytes that may be read before the head of the response must have ended
 	broke    error // of the last read
 	reused   bool
+	fresh    bool // no request was sent on it yet
 	parent   bool // plain HTTP through the parent proxy, which wants the absolute form
 	since    time.Time
 
@@ -137,7 +139,7 @@ func (t *h1) get(ctx context.Context, r *http.Request) (*h1conn, error) {
 			return t.dial(ctx, key, r)
 		}
 		if c.alive() {
-			c.reused = true
+			c.reused, c.fresh = !c.fresh, false
 			return c, nil
 		}
 		c.cut()

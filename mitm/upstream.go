@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,8 +17,8 @@ import (
 	"github.com/exitgate/exitgate"
 )
 
-// transports are the two ways to upstreams: HTTP/1.1 for hosts that speak HTTP/1.x, and one that prefers HTTP/2
-// for hosts that speak that. Mirroring is what keeps gRPC whole, and uploads cheap.
+// transports are the two ways to upstreams: HTTP/1.1 for hosts that speak HTTP/1.x, and HTTP/2 for hosts that speak
+// that, where the upstream does. Mirroring is what keeps gRPC whole, and uploads cheap.
 type transports struct {
 	h1 *h1
 	h2 *http.Transport
@@ -27,7 +26,7 @@ type transports struct {
 
 func (t *transports) start(p *Proxy) {
 	t.h1 = &h1{p: p, tls: p.upstreamTLS("http/1.1"), keep: 1024}
-	t.h2 = p.newTransport(!p.Upstream.DisableHTTP2)
+	t.h2 = p.newTransport()
 }
 
 func (t *transports) close() {
@@ -49,53 +48,6 @@ func (p *Proxy) upstreamTLS(protos ...string) *tls.Config {
 		conf.CurvePreferences = classicCurves
 	}
 	return conf
-}
-
-func (p *Proxy) newTransport(h2 bool) *http.Transport {
-	conf := p.upstreamTLS("http/1.1")
-	var protos http.Protocols
-	protos.SetHTTP1(true)
-	if h2 {
-		protos.SetHTTP2(true)
-		conf = p.upstreamTLS("h2", "http/1.1")
-	}
-	return &http.Transport{
-		Proxy: func(r *http.Request) (*url.URL, error) { // https goes through dialTLS, which knows the parent
-			if r.URL.Scheme == "http" {
-				return p.parentFor(r.URL.Hostname()), nil
-			}
-			return nil, nil
-		},
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			if ctx.Value(byParent{}) != nil { // and not: addr is the parent's, which a host can name as well
-				return wrapDialError(p.dialParent(ctx, p.Upstream.Proxy))
-			}
-			d, err := splitAddr(addr)
-			if err != nil {
-				return nil, err
-			}
-			return wrapDialError(p.dial(ctx, d))
-		},
-		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return p.dialTLS(ctx, addr, conf)
-		},
-		Protocols:              &protos,
-		DisableCompression:     true,
-		MaxIdleConns:           8192,
-		MaxIdleConnsPerHost:    256,
-		IdleConnTimeout:        90 * time.Second,
-		ResponseHeaderTimeout:  p.headBound(),
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: or(p.Limits.ResponseHeader, 256<<10),
-	}
-}
-
-// wrapDialError keeps a nil *upconn from becoming a net.Conn that is not nil.
-func wrapDialError(u *upconn, err error) (net.Conn, error) {
-	if err != nil {
-		return nil, err
-	}
-	return u, nil
 }
 
 // clientCertificate returns the certificate that host gets when it asks, or nil.
@@ -171,7 +123,7 @@ func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 	switch {
 	case private != nil:
 		res, err = private.roundTrip(ctx, a)
-	case a.r.ProtoMajor == 2:
+	case a.r.ProtoMajor == 2 && a.r.URL.Scheme == "https" && !p.Upstream.DisableHTTP2:
 		res, err = p.roundTripH2(ctx, a)
 	default:
 		res, err = p.transports.h1.roundTrip(ctx, a)
@@ -179,6 +131,10 @@ func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 	a.seal()
 	if err != nil {
 		return nil, p.roundTripFault(a, err)
+	}
+	if stopped := p.stopped(a); stopped != nil { // upstreams finish what they were at when their peer goes
+		res.Body.Close()
+		return nil, stopped
 	}
 	x.body = res.Body
 	x.flow.Upstream.Proto = res.Proto
@@ -207,25 +163,6 @@ func (p *Proxy) watchUpload(ctx context.Context, a *answer) (_ context.Context, 
 	return ctx, func() { g.idle.stop(); free() }
 }
 
-// byParent marks the context of a plain request that goes through the parent proxy.
-type byParent struct{}
-
-// roundTripH2 goes through http.Transport, which speaks HTTP/2 where the upstream does.
-func (p *Proxy) roundTripH2(ctx context.Context, a *answer) (*http.Response, error) {
-	tr := &trace{a: a, start: time.Now()}
-	if a.r.URL.Scheme == "http" && p.parentFor(a.r.URL.Hostname()) != nil {
-		ctx = context.WithValue(ctx, byParent{}, true)
-	}
-	out := a.r.WithContext(httptrace.WithClientTrace(ctx, tr.hooks()))
-	out.RequestURI, out.Close = "", false
-	if out.ContentLength == 0 {
-		out.Body = nil
-	}
-	res, err := p.transports.h2.RoundTrip(out)
-	tr.settle(a.x)
-	return res, err
-}
-
 // cut ends the response body under its reader.
 func (x *exchange) cut() {
 	if x.body != nil {
@@ -249,8 +186,10 @@ type trace struct {
 	mu     sync.Mutex // guards conn and reused
 	conn   *upconn
 	reused bool
-	wrote  atomic.Int64
-	first  atomic.Int64
+
+	connected atomic.Bool
+	wrote     atomic.Int64
+	first     atomic.Int64
 }
 
 func (t *trace) hooks() *httptrace.ClientTrace {
@@ -258,6 +197,7 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 		GotConn: func(i httptrace.GotConnInfo) {
 			t.mu.Lock()
 			t.conn, t.reused = upconnOf(i.Conn), i.Reused
+			t.connected.Store(true)
 			t.mu.Unlock()
 		},
 		WroteHeaders:         func() { t.a.x.sent.Store(true) },

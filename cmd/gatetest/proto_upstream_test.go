@@ -181,3 +181,27 @@ func TestUpstreamOfOneVersion(t *testing.T) {
 	}
 	fault(t, g.Recorder.Last(3), "tls", "tls_alert_received")
 }
+
+// The first request on HTTP/2 to an upstream that speaks HTTP/1.1 has its body sent, on the connection that found it out.
+func TestFirstUploadToHTTP1(t *testing.T) {
+	g := New(t)
+	conns := make(chan int, 10)
+	g.rawHTTP("old.example.com", func(n, i int, r *http.Request, body string) string {
+		conns <- n
+		return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	})
+	c := g.Client(true)
+	for _, body := range []string{"first", "second"} {
+		if res, got := do(t, c, "POST", "https://old.example.com/", struct{ io.Reader }{strings.NewReader(body)}); res.StatusCode != 200 || got != body || res.ProtoMajor != 2 {
+			t.Errorf("got %d %q", res.StatusCode, got)
+		}
+		if n := within(t, conns, "the request"); n != 1 {
+			t.Errorf("it came on connection %d", n)
+		}
+	}
+	for i, f := range g.Recorder.Wait(2) {
+		if f.Outcome() != exitgate.OutcomeAllowed || f.RequestBody != exitgate.BodyComplete || f.Upstream.Proto != "HTTP/1.1" || (f.Phases.TLS > 0) != (i == 0) {
+			t.Errorf("flow %d: %s %v, %q, %+v, %+v", i, f.Outcome(), f.Fault, f.RequestBody, f.Upstream, f.Phases)
+		}
+	}
+}
