@@ -312,14 +312,15 @@ func (p *Proxy) roundTripFault(a *answer, err error) error {
 	var b *exitgate.Bug
 	dest := a.x.flow.Question.Dest
 	stopped := p.stopped(a)
+	faulted := errors.As(err, &f)
 	switch {
 	case errors.As(err, &r), errors.As(err, &b):
 		return err
 	case stopped != nil:
 		return stopped
-	case errors.As(err, &f):
+	case faulted && (f.Step != "client" || a.r.Context().Err() == nil):
 		return err
-	case a.r.Context().Err() != nil:
+	case a.r.Context().Err() != nil: // whatever its going looked like from where its body was read
 		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host went before the response came", Err: err}
 	case isTimeout(err):
 		return &exitgate.Fault{Step: "wait", Type: "http_response_timeout", Err: err,
