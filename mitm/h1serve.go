@@ -2,6 +2,7 @@ package mitm
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -97,13 +98,7 @@ func (s *h1server) await() bool {
 // wholeHead reports whether the head of the next request is in memory: then no clock is needed for it.
 func (s *h1server) wholeHead() bool {
 	b, _ := s.br.Peek(s.br.Buffered())
-	n := len(b)
-	for i := 0; i+3 < n; i++ {
-		if b[i+2] == '\n' && b[i] == '\n' || b[i] == '\r' && b[i+1] == '\n' && b[i+2] == '\r' && b[i+3] == '\n' {
-			return true
-		}
-	}
-	return false
+	return bytes.Contains(b, []byte("\r\n\r\n"))
 }
 
 // arm bounds the next reads, exact to an eighth.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"os"
@@ -69,6 +70,9 @@ func starterWith(data, listen, admin string) (*Config, error) {
 // runGateway runs until a signal ends it.
 func runGateway(c *cobra.Command, cfg *Config, file string) error {
 	log := newLogger(c.ErrOrStderr(), cfg.Log)
+	// Nothing here writes to the standard logger but net/http's transport, which quotes stray bytes of upstreams: they may
+	// hold secrets, and no record is made of them there.
+	stdlog.SetOutput(io.Discard)
 	ctx, hurry, stop := signals(c.Context())
 	defer stop()
 	g, err := openGateway(ctx, cfg, file, log)
