@@ -10,7 +10,7 @@
 //
 // Consistency. What a write returned nil for is seen by every read that starts later, in every process that uses
 // the same store. A flow has one row. Its ended version replaces its open one, whatever the order in which they
-// arrive, and nothing replaces an ended version. WriteFlows is one transaction: all of a batch or none of it.
+// arrive, and nothing replaces an ended version. WriteRows is one transaction: all of a batch or none of it.
 //
 // Fidelity. A flow comes back equal in every field, to the nanosecond and in UTC, with one exception: a byte that is not
 // UTF-8 comes back as U+FFFD, as encoding/json has it. The byte itself is kept in the stored JSON, as the lone surrogate

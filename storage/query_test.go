@@ -138,11 +138,12 @@ func TestPrintable(t *testing.T) {
 }
 
 func TestDedupe(t *testing.T) {
+	e := storage.NewRowEncoder()
 	begun, ended := storagetest.Typical()
-	later := *ended
 	other, _ := storagetest.Typical()
-	got := storage.Dedupe([]*exitgate.Flow{begun, other, nil, ended, &later, begun})
-	if len(got) != 2 || got[0] != ended || got[1] != other {
+	open, first, last := e.Row(begun), e.Row(ended), e.Row(ended)
+	got := storage.Dedupe([]storage.Row{open, e.Row(other), first, last, open})
+	if len(got) != 2 || &got[0].Fields[0] != &first.Fields[0] || got[1].ID != other.ID {
 		t.Errorf("%v", got)
 	}
 }

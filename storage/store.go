@@ -14,10 +14,10 @@ var ErrNotFound = errors.New("not in the store")
 
 // A FlowWriter takes batches of flows.
 type FlowWriter interface {
-	// WriteFlows stores flows, all or none, and returns when they are durable. A flow that is already stored is
+	// WriteRows stores flows, all or none, and returns when they are durable. A flow that is already stored is
 	// replaced if its stored version is open, and left alone if that has ended. A batch may name a flow twice.
-	// The flows are not kept and not changed. Up to 5,000 flows in a batch are reasonable.
-	WriteFlows(ctx context.Context, flows []*exitgate.Flow) error
+	// The rows are neither kept nor changed. Up to 5,000 rows in a batch are reasonable.
+	WriteRows(ctx context.Context, rows []Row) error
 }
 
 // A FlowReader finds flows.
@@ -101,25 +101,4 @@ type Entry struct {
 	Object string          `json:"object"` // id of the grant or exemption
 	Reason string          `json:"reason"`
 	Value  json.RawMessage `json:"value"` // the object as it was put, or as it was before it was removed
-}
-
-// Dedupe returns flows with each id once: its ended version if there is one, else its last. The order of first
-// appearance is kept. It returns flows itself when there is nothing to drop.
-func Dedupe(flows []*exitgate.Flow) []*exitgate.Flow {
-	at := make(map[exitgate.ID]int, len(flows))
-	out := flows[:0:0]
-	for _, f := range flows {
-		if f == nil {
-			continue
-		}
-		i, seen := at[f.ID]
-		switch {
-		case !seen:
-			at[f.ID] = len(out)
-			out = append(out, f)
-		case out[i].End.IsZero():
-			out[i] = f
-		}
-	}
-	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"github.com/exitgate/exitgate"
@@ -22,23 +23,23 @@ const (
 // deliverApart finds the flows that the store refuses while it takes their neighbours, so that one bad flow cannot
 // stop all traffic: it puts them in quarantine. It reports whether all others are stored. A store that takes nothing,
 // or a batch of one, tells nothing about a flow.
-func (j *Journal) deliverApart(ctx context.Context, batch []item) bool {
-	var refused []item
-	for _, it := range batch {
-		if err := j.write(ctx, flowsOf([]item{it})); err != nil {
-			refused = append(refused, it)
+func (j *Journal) deliverApart(ctx context.Context, rows []storage.Row) bool {
+	var refused []int
+	for i := range rows {
+		if err := j.write(ctx, rows[i:i+1]); err != nil {
+			refused = append(refused, i)
 		}
-		if ctx.Err() != nil || len(refused) > len(batch)/2 {
+		if ctx.Err() != nil || len(refused) > len(rows)/2 {
 			return false
 		}
 	}
-	for _, it := range refused {
-		for try := 1; j.write(ctx, flowsOf([]item{it})) != nil; try++ {
+	for _, i := range refused {
+		for try := 1; j.write(ctx, rows[i:i+1]) != nil; try++ {
 			if ctx.Err() != nil {
 				return false
 			}
 			if try == triesApart {
-				if !j.putAside(it) {
+				if !j.putAside(rows[i]) {
 					return false
 				}
 				break
@@ -48,13 +49,17 @@ func (j *Journal) deliverApart(ctx context.Context, batch []item) bool {
 	return true
 }
 
-func (j *Journal) putAside(it item) bool {
-	name := it.flow.ID.String() + ".json"
-	if err := j.quarantine(name, storage.AppendFlow(nil, it.flow)); err != nil {
-		j.o.Log.Error("journal: keep a flow that the store refuses", "flow", it.flow.ID, "err", err)
+func (j *Journal) putAside(r storage.Row) bool {
+	name := r.ID.String() + ".json"
+	record, question, err := storage.Parts(r.Fields)
+	if err == nil {
+		err = j.quarantine(name, slices.Concat(record[:max(len(record)-1, 0)], []byte(`,"question":`), question, []byte("}")))
+	}
+	if err != nil {
+		j.o.Log.Error("journal: keep a flow that the store refuses", "flow", r.ID, "err", err)
 		return false
 	}
-	j.o.Log.Error("journal: the store refuses a flow and takes its neighbours; it is kept in quarantine", "flow", it.flow.ID, "file", name)
+	j.o.Log.Error("journal: the store refuses a flow and takes its neighbours; it is kept in quarantine", "flow", r.ID, "file", name)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.stats.Quarantined++
@@ -67,7 +72,7 @@ const maxShown = 1000
 // showOpen stores flows that have been open for a while, so that a long tunnel can be seen while it lasts. It is tried
 // once: the next tick tries again.
 func (j *Journal) showOpen(ctx context.Context) {
-	var flows []*exitgate.Flow
+	var rows []storage.Row
 	j.mu.Lock()
 	var ids []exitgate.ID
 	for id, b := range j.open {
@@ -80,13 +85,13 @@ func (j *Journal) showOpen(ctx context.Context) {
 		if f, err := j.readOpen(id); err != nil {
 			j.failed(err)
 		} else if f != nil {
-			flows = append(flows, f)
+			rows = append(rows, j.rows.Row(f))
 		}
 	}
-	if len(flows) == 0 {
+	if len(rows) == 0 {
 		return
 	}
-	if err := j.write(ctx, flows); err != nil {
+	if err := j.write(ctx, rows); err != nil {
 		j.failed(err)
 		return
 	}
@@ -108,7 +113,7 @@ func (j *Journal) readOpen(id exitgate.ID) (*exitgate.Flow, error) {
 	if !ok {
 		return nil, nil
 	}
-	return j.read(b)
+	return j.began(b)
 }
 
 // carryForward copies the Begin frames of the oldest segment to the newest when only open flows keep it.
@@ -143,9 +148,7 @@ func (j *Journal) carry(id exitgate.ID, s *segment) error {
 	if err != nil {
 		return err
 	}
-	frame := append(make([]byte, headerLen), fr.payload...)
-	seal(frame, kindBegin, id, place{}, crc32.Checksum(fr.payload, castagnoli()))
-	seg, off, err := j.append(frame)
+	seg, off, err := j.append(append(make([]byte, headerLen), fr.payload...), fr.header, crc32.Checksum(fr.payload, castagnoli()))
 	if err != nil {
 		return err
 	}

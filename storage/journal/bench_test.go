@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
 	"github.com/exitgate/exitgate/storage/storagetest"
 )
 
 type discard struct{}
 
-func (discard) WriteFlows(context.Context, []*exitgate.Flow) error { return nil }
+func (discard) WriteRows(context.Context, []storage.Row) error { return nil }
 
 // BenchmarkBeginEnd is what a request pays on the data path for its record, both writes included.
 func BenchmarkBeginEnd(b *testing.B) {
@@ -38,24 +40,29 @@ func BenchmarkBeginEnd(b *testing.B) {
 	b.ReportMetric(float64(storagetest.CPU()-start)/float64(b.N), "cpu-ns/op")
 }
 
-// BenchmarkReadBack is what a flow costs that waited on the disk only: the reading of its two frames.
-func BenchmarkReadBack(b *testing.B) {
-	j, err := Open(context.Background(), b.TempDir(), &memory{before: down}, Options{Log: quiet()})
+// BenchmarkDrain is what a flow costs the drainer: the reading of its two frames.
+func BenchmarkDrain(b *testing.B) {
+	j, err := Open(context.Background(), b.TempDir(), &memory{before: down}, Options{Log: quiet(), FlushEvery: time.Hour})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer j.stop()
-	begun, ended := storagetest.Typical()
-	if err := errors.Join(j.Begin(b.Context(), begun), j.End(b.Context(), ended)); err != nil {
-		b.Fatal(err)
+	const n = 1000
+	for range n {
+		begun, ended := pair()
+		if err := errors.Join(j.Begin(b.Context(), begun), j.End(b.Context(), ended)); err != nil {
+			b.Fatal(err)
+		}
 	}
-	j.mu.Lock()
-	s, size := j.active(), j.active().size
-	j.mu.Unlock()
+	var got batch
 	b.ReportAllocs()
-	for b.Loop() {
-		if got, _, err := j.readEnds(s, 0, size, nil); err != nil || len(got) != 1 {
-			b.Fatal(got, err)
+	for i := 0; b.Loop(); i++ {
+		if i%n != 0 { // one op is one flow
+			continue
+		}
+		got.reset(place{1, 0})
+		if err := j.read(&got); err != nil || len(got.rows) != n {
+			b.Fatal(len(got.rows), err)
 		}
 	}
 }

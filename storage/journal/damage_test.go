@@ -3,6 +3,7 @@ package journal
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -131,20 +132,28 @@ func TestMissingSegment(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	frame := func(k kind, id exitgate.ID, begin place, payload string) []byte {
 		b := append(make([]byte, headerLen), payload...)
-		seal(b, k, id, begin, crc32.Checksum([]byte(payload), castagnoli()))
+		seal(b, header{kind: k, id: id, segment: 1, begin: begin}, crc32.Checksum([]byte(payload), castagnoli()))
 		return b
 	}
 	id := exitgate.ID{1}
-	good := frame(kindBegin, id, place{}, `{"id":"`+id.String()+`"}{}{}`)
+	row := func(parts ...string) string {
+		var b []byte
+		for _, p := range parts {
+			b = append(binary.BigEndian.AppendUint32(b, uint32(len(p))), p...)
+		}
+		return string(b)
+	}
+	good := frame(kindBegin, id, place{}, row(`{"id":"`+id.String()+`"}`, "{}"))
 	f.Add([]byte{})
 	f.Add([]byte(strings.Repeat(magic, 40)))
 	f.Add(good)
-	f.Add(append(good, frame(kindEnd, id, place{1, 0}, `{"status":7}{"stage":"x"}`)...))
-	f.Add(frame(kindEnd, id, place{1, 0}, `{}{}`))
-	f.Add(frame(kindEnd, id, place{1 << 63, -5}, `{}{}`))
-	f.Add(frame(kindEndFull, id, place{9, 9}, `{}{}`))
-	f.Add(frame(kindBegin, id, place{}, "not JSON"))
-	f.Add(frame('?', id, place{}, `{}{}{}`))
+	f.Add(append(good, frame(kindEnd, id, place{1, 0}, row("{}", `{"status":7}`, `{"stage":"x"}`))...))
+	f.Add(frame(kindEnd, id, place{1, 0}, row("{}", "{}")))
+	f.Add(frame(kindEnd, id, place{1 << 63, 5}, row("{}", "{}")))
+	f.Add(frame(kindEnd, id, place{9, 9}, "\xff\xff\xff\xff"))
+	f.Add(frame(kindEnd, id, place{9, 9}, "\x7f\xff\xff\xff"))
+	f.Add(frame(kindBegin, id, place{}, "not a row"))
+	f.Add(frame('?', id, place{}, row("{}", "{}")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		dir := t.TempDir()
 		if err := os.WriteFile(segmentName(dir, 1), b, 0o600); err != nil {
@@ -228,7 +237,7 @@ func killChild(t *testing.T, dir string, lines int) (begun, ended map[exitgate.I
 func recordUntilKilled(t *testing.T, dir string) {
 	// What a store of the child took would be gone with it, so it takes nothing.
 	m := memory{before: down}
-	j := start(t, dir, &m, Options{SegmentBytes: 256 << 10, Queue: 100, Batch: 50})
+	j := start(t, dir, &m, Options{SegmentBytes: 256 << 10, Batch: 50})
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -2,13 +2,12 @@ package journal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
 	"time"
 
-	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
 )
 
 // drain writes ended flows to the store, in the order in which they ended, until ctx is done. It is the only goroutine
@@ -17,12 +16,13 @@ func (j *Journal) drain(ctx context.Context) {
 	defer j.workers.Done()
 	shown := time.NewTicker(j.o.OpenAfter / 2)
 	defer shown.Stop()
+	var b batch
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-j.wakeup():
 			j.fill(ctx)
-			for ctx.Err() == nil && j.flush(ctx) {
+			for ctx.Err() == nil && j.flush(ctx, &b) {
 			}
 		case <-shown.C:
 			j.showOpen(ctx)
@@ -40,10 +40,10 @@ func (j *Journal) wakeup() <-chan struct{} {
 	return j.wake
 }
 
-// fill waits until a batch is full, has waited long enough, or the journal closes.
+// fill waits until what waits fills a batch, has waited long enough, or the journal closes.
 func (j *Journal) fill(ctx context.Context) {
 	j.mu.Lock()
-	ready := j.isBehind() || j.closed || len(j.queue) >= j.o.Batch
+	ready := j.closed || j.stats.Waiting >= int64(j.o.Batch)
 	j.mu.Unlock()
 	if ready {
 		return
@@ -58,94 +58,180 @@ func (j *Journal) fill(ctx context.Context) {
 }
 
 // flush writes one batch; it reports whether another one is there already.
-func (j *Journal) flush(ctx context.Context) bool {
-	batch, cursor, err := j.next(nil, j.cursor) // only this goroutine moves j.cursor
-	if err != nil {
+func (j *Journal) flush(ctx context.Context, b *batch) bool {
+	b.reset(j.cursor) // only this goroutine moves it
+	if err := j.read(b); err != nil {
 		j.failed(err)
 		return j.pause(ctx, j.o.MaxBackoff)
 	}
-	if len(batch) > 0 {
-		if batch, cursor = j.deliver(ctx, batch, cursor); batch == nil {
-			return false
-		}
+	if len(b.rows) > 0 && !j.deliver(ctx, b) {
+		return false
 	}
-	j.acknowledge(batch, cursor)
+	j.acknowledge(b)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.isBehind() || len(j.queue) >= j.o.Batch || j.closed && len(j.queue)+len(j.late) > 0
+	return j.stats.Waiting >= int64(j.o.Batch) || j.closed && j.stats.Waiting > 0
 }
 
-// next fills batch up, which ends at cursor, and returns where the longer one ends.
-func (j *Journal) next(batch []item, cursor place) ([]item, place, error) {
-	n := len(batch)
-	if batch, cursor = j.take(batch, cursor); len(batch) > n {
-		return batch, cursor, nil
-	}
-	batch, cursor, err := j.readBehind(batch, cursor)
-	if err != nil {
-		err = fmt.Errorf("read the journal back: %w", err)
-	}
-	return batch, cursor, err
+// A batch is what is written to the store at once. Its memory is used again.
+type batch struct {
+	rows   []storage.Row
+	begins []*segment // of each row: that holds its Begin frame, or nil
+	places []place    // of these
+	slab   []byte     // holds the fields of rows, and is replaced by a longer one when it is full
+	cursor place      // where the rows that were read end
+	last   int64      // when the last of them ended
+	size   int        // bytes of all
 }
 
-// take fills batch up from the queue, and from what could not be written.
-func (j *Journal) take(batch []item, cursor place) ([]item, place) {
+func (b *batch) reset(cursor place) {
+	if cap(b.slab) > 2*maxPooledSlab {
+		b.slab = nil
+	}
+	*b = batch{rows: b.rows[:0], begins: b.begins[:0], places: b.places[:0], slab: b.slab[:0], cursor: cursor}
+}
+
+// maxPooledSlab keeps one huge batch from holding its memory for ever.
+const maxPooledSlab = 8 << 20
+
+// full reports whether b should be written as it is.
+func (b *batch) full(o *Options) bool { return len(b.rows) >= o.Batch || b.size >= o.BatchBytes }
+
+// add appends a row whose fields are copied.
+func (b *batch) add(r storage.Row, begin place) {
+	if free := cap(b.slab) - len(b.slab); free < len(r.Fields) {
+		b.slab = make([]byte, 0, max(2*cap(b.slab), len(r.Fields), 64<<10)) // rows that are there keep the old one
+	}
+	n := len(b.slab)
+	b.slab = append(b.slab, r.Fields...)
+	r.Fields = b.slab[n:len(b.slab):len(b.slab)]
+	b.rows, b.places = append(b.rows, r), append(b.places, begin)
+	b.size += len(r.Fields)
+}
+
+// read fills b up from the segments, and with what could not be written to one.
+func (j *Journal) read(b *batch) error {
+	for !b.full(&j.o) {
+		s, end := j.rest(b.cursor)
+		if s == nil {
+			break
+		}
+		if err := j.readEnds(b, s, end); err != nil {
+			return fmt.Errorf("read the journal back: %w", err)
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if n := min(len(j.queue), j.o.Batch-len(batch)); n > 0 && j.gap == (place{}) {
-		batch = append(batch, j.queue[:n]...)
-		cursor = j.queue[n-1].next
-		for _, it := range j.queue[:n] {
-			j.queued -= it.size
-		}
-		left := copy(j.queue, j.queue[n:])
-		clear(j.queue[left:])
-		j.queue = j.queue[:left]
+	for _, p := range b.places[len(b.begins):] {
+		b.begins = append(b.begins, j.segment(p.Segment))
 	}
-	batch = append(batch, j.late...)
+	for _, e := range j.late {
+		b.rows, b.places, b.begins = append(b.rows, e.row), append(b.places, place{}), append(b.begins, e.begin)
+	}
 	j.late = nil
-	if len(batch) > 0 && j.stats.Oldest.IsZero() {
-		j.stats.Oldest = batch[0].flow.End
-	}
-	return batch, cursor
+	return nil
 }
 
-// deliver writes batch to the store and tries again until it worked, with what has ended meanwhile. It returns what was
-// written and where that ends; nil: ctx was done first.
-func (j *Journal) deliver(ctx context.Context, batch []item, cursor place) ([]item, place) {
+// rest returns the segment at the cursor and where it ends now; nil: everything was read.
+func (j *Journal) rest(cursor place) (*segment, int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for n := cursor.Segment; n <= j.active().n; n++ {
+		s := j.segment(n)
+		if s != nil && (s.n > cursor.Segment || s.size > cursor.Offset) && s.size > 0 {
+			return s, s.size
+		}
+	}
+	return nil, 0
+}
+
+// readEnds adds the flows that end in s, from b's cursor to the offset end, until b is full.
+func (j *Journal) readEnds(b *batch, s *segment, end int64) error {
+	if b.cursor.Segment != s.n {
+		b.cursor = place{s.n, 0}
+	}
+	r := reader{r: s.f, segment: s.n, off: b.cursor.Offset, end: end, buf: j.chunk[:0]}
+	defer func() { j.chunk = r.buf }()
+	for !b.full(&j.o) {
+		fr, _, err := r.next()
+		if err == io.EOF {
+			b.cursor.Offset = end
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b.cursor.Offset = r.off
+		if fr.kind == kindBegin {
+			continue
+		}
+		if err := j.add(b, fr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add adds the row of an End frame; a row of another program's format is made anew.
+func (j *Journal) add(b *batch, fr frame) error {
+	row := storage.Row{ID: fr.id, Ended: true, Fields: fr.payload}
+	if fr.format != j.format {
+		f, err := fr.flow()
+		if err != nil {
+			// The bytes are as they were written, so this is an error of a program, and trying again is no use.
+			j.o.Log.Error("journal: an ended flow cannot be decoded; it is kept in quarantine", "flow", fr.id, "err", err)
+			if err := j.quarantine(fr.id.String()+".flow", fr.payload); err != nil {
+				return err
+			}
+			j.dropped(fr.begin)
+			return nil
+		}
+		row.Fields = j.rows.Append(nil, f)
+	}
+	b.last = fr.time
+	b.add(row, fr.begin)
+	return nil
+}
+
+// dropped notes that a flow which began there will never be stored.
+func (j *Journal) dropped(begin place) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.segment(begin.Segment); s != nil {
+		s.kept--
+	}
+	j.stats.Quarantined++
+	j.stats.Waiting--
+}
+
+// deliver writes b to the store and tries again until it worked, with what has ended meanwhile. It reports false when
+// ctx was done first.
+func (j *Journal) deliver(ctx context.Context, b *batch) bool {
 	backoff := 100 * time.Millisecond
 	for try := 1; ; try++ {
-		err := j.write(ctx, flowsOf(batch))
+		err := j.write(ctx, b.rows)
 		if err == nil {
-			return batch, cursor
+			return true
 		}
 		if ctx.Err() != nil {
-			return nil, cursor
+			return false
 		}
 		j.failed(err)
-		if try%triesTogether == 0 && j.deliverApart(ctx, batch) {
-			return batch, cursor
+		if try%triesTogether == 0 && j.deliverApart(ctx, b.rows) {
+			return true
 		}
 		if !j.pause(ctx, backoff) {
-			return nil, cursor
+			return false
 		}
 		backoff = min(2*backoff, j.o.MaxBackoff)
-		if longer, end, err := j.next(batch, cursor); err == nil {
-			batch, cursor = longer, end
+		if err := j.read(b); err != nil {
+			j.failed(err)
 		}
 	}
-}
-
-func flowsOf(batch []item) []*exitgate.Flow {
-	flows := make([]*exitgate.Flow, len(batch))
-	for i := range batch {
-		flows[i] = batch[i].flow
-	}
-	return flows
 }
 
 // write is one write to the store, with a deadline, in which a panic is an error.
-func (j *Journal) write(ctx context.Context, flows []*exitgate.Flow) (err error) {
+func (j *Journal) write(ctx context.Context, rows []storage.Row) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("the store panicked: %v", r)
@@ -154,7 +240,7 @@ func (j *Journal) write(ctx context.Context, flows []*exitgate.Flow) (err error)
 	}()
 	ctx, cancel := context.WithTimeout(ctx, j.o.WriteTimeout)
 	defer cancel()
-	return j.store.WriteFlows(ctx, flows)
+	return j.store.WriteRows(ctx, rows)
 }
 
 // failed notes an error of the store, and logs the first of a row.
@@ -180,29 +266,33 @@ func (j *Journal) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// acknowledge notes that batch is stored, moves the cursor and deletes what nobody needs.
-func (j *Journal) acknowledge(batch []item, cursor place) {
+// acknowledge notes that b is stored, moves the cursor and deletes what nobody needs.
+func (j *Journal) acknowledge(b *batch) {
 	j.mu.Lock()
-	for _, it := range batch {
-		if it.begin != nil {
-			it.begin.kept--
+	for _, s := range b.begins {
+		if s != nil {
+			s.kept--
 		}
 	}
-	j.stats.Waiting -= int64(len(batch))
-	j.stats.Stored += int64(len(batch))
+	j.stats.Waiting -= int64(len(b.rows))
+	j.stats.Stored += int64(len(b.rows))
 	j.stats.LastFlush = time.Now().UTC()
-	if len(batch) > 0 && j.stats.LastError != "" {
+	if len(b.rows) > 0 && j.stats.LastError != "" {
 		j.o.Log.Info("journal: the store works again", "failed_since", j.stats.FailingSince)
 		j.stats.LastError, j.stats.FailingSince = "", time.Time{}
 	}
-	j.stats.Oldest = time.Time{}
-	moved := j.cursor != cursor
-	j.cursor = cursor
+	if j.stats.Waiting == 0 {
+		j.stats.Oldest = time.Time{}
+	} else if b.last != 0 { // what waits ended no earlier
+		j.stats.Oldest = time.Unix(0, b.last).UTC()
+	}
+	moved := j.cursor != b.cursor
+	j.cursor = b.cursor
 	close(j.drained)
 	j.drained = make(chan struct{})
 	j.mu.Unlock()
 	if moved {
-		if err := j.writeCursor(cursor); err != nil {
+		if err := j.writeCursor(b.cursor); err != nil {
 			j.o.Log.Warn("journal: write the cursor; after a crash flows will be stored again", "err", err)
 		}
 		j.carryForward()
@@ -212,124 +302,5 @@ func (j *Journal) acknowledge(batch []item, cursor place) {
 	}
 }
 
-// isBehind reports whether something waits on the disk only. Called with mu held.
-func (j *Journal) isBehind() bool { return j.overflow || j.gap != (place{}) }
-
 // tail is where the next frame of the active segment will be. Called with mu held.
 func (j *Journal) tail() place { return place{j.active().n, j.active().size} }
-
-// readBehind fills batch up from the segments, from cursor to the end of the gap. Meanwhile what ends is queued again,
-// behind the gap.
-func (j *Journal) readBehind(batch []item, cursor place) ([]item, place, error) {
-	for len(batch) < j.o.Batch {
-		s, end, err := j.rest(cursor)
-		if s == nil {
-			return batch, cursor, err
-		}
-		if batch, cursor.Offset, err = j.readEnds(s, cursor.Offset, end, batch); err != nil {
-			return batch, cursor, err
-		}
-		if cursor.Offset >= end && s.n < j.gap.Segment { // only this goroutine changes a gap
-			cursor = place{s.n + 1, 0}
-		}
-	}
-	return batch, cursor, nil
-}
-
-// rest returns the part of the gap that lies in the cursor's segment; nil: the gap is closed.
-func (j *Journal) rest(cursor place) (*segment, int64, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.gap == (place{}) && j.overflow {
-		j.gap, j.overflow = j.tail(), false
-	}
-	if !cursor.before(j.gap) {
-		j.gap = place{}
-		return nil, 0, nil
-	}
-	s := j.segment(cursor.Segment)
-	switch {
-	case s == nil:
-		return nil, 0, fmt.Errorf("segment %d is gone", cursor.Segment)
-	case s.n == j.gap.Segment:
-		return s, j.gap.Offset, nil
-	}
-	return s, s.size, nil
-}
-
-// readEnds appends the flows that end in s between two offsets to batch, until that is full.
-func (j *Journal) readEnds(s *segment, from, to int64, batch []item) ([]item, int64, error) {
-	r := reader{r: s.f, segment: s.n, off: from, end: to}
-	for len(batch) < j.o.Batch {
-		fr, _, err := r.next()
-		if err == io.EOF {
-			return batch, to, nil
-		}
-		if err != nil {
-			return batch, from, err
-		}
-		if fr.kind == kindBegin {
-			continue
-		}
-		it, err := j.restore(fr)
-		if err != nil {
-			// The bytes are as they were written, so this is an error of this program, and trying again is no use.
-			j.o.Log.Error("journal: an ended flow cannot be decoded; it is kept in quarantine", "flow", fr.id, "err", err)
-			if err := j.quarantine(fr.id.String()+".flow", fr.payload); err != nil {
-				return batch, from, err
-			}
-			j.dropped(it)
-			continue
-		}
-		batch = append(batch, it)
-	}
-	return batch, r.off, nil
-}
-
-// dropped notes that an item will never be stored.
-func (j *Journal) dropped(it item) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if it.begin != nil {
-		it.begin.kept--
-	}
-	j.stats.Quarantined++
-	j.stats.Waiting--
-}
-
-// restore makes the item of an End frame, with the subject of its Begin frame where that is where it is.
-func (j *Journal) restore(fr frame) (item, error) {
-	f := new(exitgate.Flow)
-	it := item{flow: f, next: place{fr.at.Segment, fr.at.Offset + fr.size}}
-	var size int64 // of its segment
-	if fr.begin.Segment != 0 {
-		j.mu.Lock()
-		if it.begin = j.segment(fr.begin.Segment); it.begin != nil {
-			size = it.begin.size
-		}
-		j.mu.Unlock()
-	}
-	if fr.kind == kindEnd {
-		subject, err := subjectOf(fr, it.begin, size)
-		if err != nil { // damaged, which was reported when the journal was opened
-			j.o.Log.Error("journal: a flow is stored without host, destination and request, which stood in its begin", "flow", fr.id, "err", err)
-		}
-		f.Question = subject
-	}
-	return it, fr.decode(f)
-}
-
-// subjectOf reads the question of the Begin frame that end names, which lies in the first size bytes of s.
-func subjectOf(end frame, s *segment, size int64) (exitgate.Question, error) {
-	if s == nil {
-		return exitgate.Question{}, errors.New("its begin frame is gone")
-	}
-	fr, err := readFrame(s, end.begin.Offset, size)
-	if err == nil && fr.id != end.id {
-		err = fmt.Errorf("there is the begin of flow %s", fr.id)
-	}
-	if err != nil {
-		return exitgate.Question{}, err
-	}
-	return fr.subject()
-}

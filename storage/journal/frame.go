@@ -7,47 +7,56 @@ import (
 	"hash/crc32"
 	"io"
 
-	"encoding/json"
-
 	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
 )
 
-// A frame is a header of 52 bytes, little-endian, and a payload:
+// A frame is a header of 68 bytes, little-endian, and a payload:
 //
 //	 0  magic
 //	 4  kind (1 byte), three zero bytes
 //	 8  length of the payload
 //	12  CRC-32C of the payload
 //	16  id of the flow (16 bytes)
-//	32  End: segment of the Begin frame (0: there is none)
-//	40  End: offset of the Begin frame
-//	48  CRC-32C of the 48 bytes before
+//	32  when the flow began, or ended: nanoseconds since 1970
+//	40  number of the segment that the frame was written to
+//	48  End: segment of the Begin frame (0: there is none)
+//	56  End: offset of the Begin frame
+//	60  format of the row, see [storage.RowEncoder]
+//	64  CRC-32C of the 64 bytes before
 //
-// The payload is the flow's record, the asked part of its question and, but for kindEnd, the subject of its
-// question: three JSON objects, one after the other.
+// The payload of an End is the fields of the flow's row; that of a Begin is the last two of them, which hold the flow.
 const (
-	headerLen  = 52
+	headerLen  = 68
 	maxPayload = 64 << 20
 )
 
-// The magic holds bytes that JSON text never does, so that no payload can look like a frame.
-const magic = "\xffxg\x01"
+// The magic holds bytes that JSON text never does, so that few payloads can look like a frame.
+const magic = "\xffxg\x02"
 
 type kind byte
 
 const (
-	kindBegin   kind = 'B'
-	kindEnd     kind = 'e' // the subject is that of the Begin frame, but for an address of dest beside what was asked
-	kindEndFull kind = 'E'
+	kindBegin kind = 'B'
+	kindEnd   kind = 'E'
 )
 
+// A frame is one frame as it was read; its size is that of the whole.
 type frame struct {
+	header
+	at      place
+	size    int64
+	payload []byte
+}
+
+// A header is what a frame says before its payload, but for what guards it.
+type header struct {
 	kind    kind
 	id      exitgate.ID
+	time    int64
+	segment uint64
 	begin   place // of an End: where its Begin is
-	at      place // where this frame is
-	size    int64 // of the whole frame
-	payload []byte
+	format  uint32
 }
 
 // A place is where a frame starts. Segments count from 1.
@@ -63,55 +72,43 @@ func (p place) before(q place) bool {
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // made once by the library
 
 // seal writes the header of a frame into its first bytes.
-func seal(b []byte, k kind, id exitgate.ID, begin place, payloadCRC uint32) {
+func seal(b []byte, h header, payloadCRC uint32) {
 	copy(b, magic)
-	binary.LittleEndian.PutUint32(b[4:], uint32(k))
+	binary.LittleEndian.PutUint32(b[4:], uint32(h.kind))
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(b)-headerLen))
 	binary.LittleEndian.PutUint32(b[12:], payloadCRC)
-	copy(b[16:], id[:])
-	binary.LittleEndian.PutUint64(b[32:], begin.Segment)
-	binary.LittleEndian.PutUint64(b[40:], uint64(begin.Offset))
-	binary.LittleEndian.PutUint32(b[48:], crc32.Checksum(b[:48], castagnoli()))
+	copy(b[16:], h.id[:])
+	binary.LittleEndian.PutUint64(b[32:], uint64(h.time))
+	binary.LittleEndian.PutUint64(b[40:], h.segment)
+	binary.LittleEndian.PutUint64(b[48:], h.begin.Segment)
+	binary.LittleEndian.PutUint32(b[56:], uint32(h.begin.Offset))
+	binary.LittleEndian.PutUint32(b[60:], h.format)
+	binary.LittleEndian.PutUint32(b[64:], crc32.Checksum(b[:64], castagnoli()))
 }
 
 // parseHeader reads a header; ok is false when it is not one.
 func parseHeader(b []byte) (fr frame, payload int, crc uint32, ok bool) {
-	if string(b[:4]) != magic || binary.LittleEndian.Uint32(b[48:]) != crc32.Checksum(b[:48], castagnoli()) {
+	if string(b[:4]) != magic || binary.LittleEndian.Uint32(b[64:]) != crc32.Checksum(b[:64], castagnoli()) {
 		return fr, 0, 0, false
 	}
 	n := binary.LittleEndian.Uint32(b[8:])
 	fr.kind = kind(b[4])
 	copy(fr.id[:], b[16:])
-	fr.begin = place{binary.LittleEndian.Uint64(b[32:]), int64(binary.LittleEndian.Uint64(b[40:]))}
+	fr.time = int64(binary.LittleEndian.Uint64(b[32:]))
+	fr.segment = binary.LittleEndian.Uint64(b[40:])
+	fr.begin = place{binary.LittleEndian.Uint64(b[48:]), int64(binary.LittleEndian.Uint32(b[56:]))}
+	fr.format = binary.LittleEndian.Uint32(b[60:])
 	fr.size = headerLen + int64(n)
 	return fr, int(n), binary.LittleEndian.Uint32(b[12:]), n <= maxPayload
 }
 
-// decode reads the payload of fr into f; what the payload does not hold stays as it is in f.
-func (fr *frame) decode(f *exitgate.Flow) error {
-	d := json.NewDecoder(bytes.NewReader(fr.payload))
-	parts := []any{f, &f.Question, &f.Question}
-	if fr.kind == kindEnd {
-		parts = parts[:2]
+// flow decodes the flow that fr holds.
+func (fr *frame) flow() (*exitgate.Flow, error) {
+	f, err := storage.DecodeRow(fr.payload)
+	if err != nil {
+		return nil, fmt.Errorf("read flow %s of segment %d at %d: %w", fr.id, fr.at.Segment, fr.at.Offset, err)
 	}
-	for _, part := range parts {
-		if err := d.Decode(part); err != nil {
-			return fmt.Errorf("read flow %s of segment %d at %d: %w", fr.id, fr.at.Segment, fr.at.Offset, err)
-		}
-	}
-	return nil
-}
-
-// subject reads the third part of the payload of fr, and passes over the others: the end has its own.
-func (fr *frame) subject() (q exitgate.Question, err error) {
-	var passed json.RawMessage
-	d := json.NewDecoder(bytes.NewReader(fr.payload))
-	for _, part := range []any{&passed, &passed, &q} {
-		if err := d.Decode(part); err != nil {
-			return q, fmt.Errorf("read the subject of flow %s of segment %d at %d: %w", fr.id, fr.at.Segment, fr.at.Offset, err)
-		}
-	}
-	return q, nil
+	return f, nil
 }
 
 // chunk is how many bytes a reader asks the file for at once.

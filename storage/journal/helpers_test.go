@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -23,7 +24,15 @@ type memory struct {
 	order   []exitgate.ID       // of ended versions
 }
 
-func (m *memory) WriteFlows(ctx context.Context, flows []*exitgate.Flow) error {
+func (m *memory) WriteRows(ctx context.Context, rows []storage.Row) error {
+	var flows []*exitgate.Flow
+	for _, r := range storage.Dedupe(rows) {
+		f, err := storage.DecodeRow(r.Fields)
+		if err != nil || f.ID != r.ID || r.Ended == f.End.IsZero() {
+			panic(fmt.Sprint("a bad row: ", r, err))
+		}
+		flows = append(flows, f)
+	}
 	m.mu.Lock()
 	before := m.before
 	m.mu.Unlock()
@@ -37,7 +46,7 @@ func (m *memory) WriteFlows(ctx context.Context, flows []*exitgate.Flow) error {
 	if m.flows == nil {
 		m.flows, m.written = map[exitgate.ID]*exitgate.Flow{}, map[exitgate.ID]int{}
 	}
-	for _, f := range storage.Dedupe(flows) {
+	for _, f := range flows {
 		if !f.End.IsZero() {
 			m.written[f.ID]++
 			m.order = append(m.order, f.ID)

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,11 +22,13 @@ var ErrClosed = errors.New("the journal is closed")
 
 // A Journal records flows. It satisfies the engine's Recorder. Make one with [Open].
 type Journal struct {
-	dir   string
-	store storage.FlowWriter
-	o     Options
-	lock  *os.File
-	pool  sync.Pool // of *[]byte
+	dir    string
+	store  storage.FlowWriter
+	o      Options
+	lock   *os.File
+	rows   storage.RowEncoder
+	format uint32    // of rows
+	pool   sync.Pool // of *[]byte
 
 	mu      sync.Mutex // guards what follows, and is held during write(2): frames are in the order of the calls
 	segs    []*segment
@@ -36,22 +38,18 @@ type Journal struct {
 	synced  int64 // of written, how many are surely on the disk
 	unsync  int64 // of written, up to where a sync failed
 	syncing sync.Cond
-	queue   []item
-	queued  int64  // bytes of the flows in queue
-	late    []item // ended flows that could not be written to a segment
-	cursor  place  // every End before it is stored
-	// What waits is, in this order: what lies in the segments from cursor to gap, if gap is not zero; the queue; and,
-	// if overflow, what ended after the queue was full.
-	gap      place
-	overflow bool
-	drained  chan struct{} // closed, and made anew, when the store took a batch
-	closed   bool          // no Begin any more
-	gone     bool          // no End either: the files are closed
-	stats    Stats
+	late    []ended       // ends that could not be written to a segment
+	cursor  place         // every End before it is stored
+	drained chan struct{} // closed, and made anew, when the store took a batch
+	closed  bool          // no Begin any more
+	gone    bool          // no End either: the files are closed
+	stats   Stats
+
+	chunk []byte // of the drainer: what it reads with
 
 	tails   tails
-	wake    chan struct{} // to the drainer: something is queued
-	full    chan struct{} // to the drainer: a batch is full
+	wake    chan struct{} // to the drainer: something waits
+	full    chan struct{} // to the drainer: what waits fills a batch
 	tick    chan struct{} // to the syncer: somebody waits
 	stop    context.CancelFunc
 	workers sync.WaitGroup
@@ -60,49 +58,10 @@ type Journal struct {
 
 // begun is what is remembered of an open flow.
 type begun struct {
-	seg     *segment
-	off     int64
-	size    int64 // of its frame; 0 for one that was recovered
-	subject subject
-	since   time.Time
-	shown   bool // it was stored as open
-}
-
-// A subject is what the subject of a question is made of: two that are equal are encoded in the same bytes, since what
-// they point to is not changed between Begin and End.
-type subject struct {
-	host exitgate.Host
-	dest exitgate.Destination
-	tls  *exitgate.TLS
-	http *exitgate.Request
-}
-
-func subjectIn(q *exitgate.Question) subject { return subject{q.Host, q.Dest, q.TLS, q.HTTP} }
-
-// amended reports whether q's subject is s, but for the address that the gateway dialled: that becomes known between
-// Begin and End, and such an end says the address and nothing else of its subject.
-func (s subject) amended(q *exitgate.Question) bool {
-	addr := q.Dest.Addr
-	if s.dest.Addr != addr && (!addr.IsValid() || addr.Addr().Zone() != "") { // a zone is any text
-		return false
-	}
-	s.dest.Addr = addr
-	return s == subjectIn(q)
-}
-
-// appendAddr adds the address of a destination to the JSON object that b ends with.
-func appendAddr(b []byte, addr netip.AddrPort) []byte {
-	b = append(b[:len(b)-1], `,"dest":{"addr":"`...)
-	b, _ = addr.AppendText(b)
-	return append(b, `"}}`...)
-}
-
-// An item is an ended flow on its way to the store.
-type item struct {
-	flow  *exitgate.Flow
-	begin *segment // that holds its Begin frame, or nil
-	next  place    // after its End frame; zero: it has none
-	size  int64    // of its frames, which is about what it takes in memory
+	seg   *segment
+	off   int64
+	since time.Time
+	shown bool // it was stored as open
 }
 
 // Begin writes f and returns when it would survive the death of the process. An error means that f is not recorded.
@@ -112,16 +71,16 @@ func (j *Journal) Begin(ctx context.Context, f *exitgate.Flow) error {
 	}
 	buf := j.pool.Get().(*[]byte)
 	defer j.release(buf)
-	b := storage.AppendSubject(appendAnswer((*buf)[:headerLen], f), &f.Question)
+	b := storage.AppendParts((*buf)[:headerLen], f)
 	*buf = b
 	if len(b) > headerLen+maxPayload {
 		return fmt.Errorf("begin the record of flow %s: it has %d bytes, more than %d", f.ID, len(b), maxPayload)
 	}
-	seal(b, kindBegin, f.ID, place{}, crc32.Checksum(b[headerLen:], castagnoli()))
+	crc := crc32.Checksum(b[headerLen:], castagnoli())
 
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err := j.begin(b, f); err != nil {
+	if err := j.begin(b, crc, f); err != nil {
 		j.stats.Refused++
 		return fmt.Errorf("begin the record of flow %s: %w", f.ID, err)
 	}
@@ -129,18 +88,18 @@ func (j *Journal) Begin(ctx context.Context, f *exitgate.Flow) error {
 }
 
 // begin appends a Begin frame. Called with mu held.
-func (j *Journal) begin(b []byte, f *exitgate.Flow) error {
+func (j *Journal) begin(b []byte, crc uint32, f *exitgate.Flow) error {
 	if j.closed {
 		return ErrClosed
 	}
 	if j.bytes+int64(len(b)) > j.o.MaxBytes {
 		return j.errFull()
 	}
-	seg, off, err := j.append(b)
+	seg, off, err := j.append(b, header{kind: kindBegin, id: f.ID, time: f.Begin.UnixNano(), format: j.format}, crc)
 	if err != nil {
 		return err
 	}
-	j.opened(f.ID, begun{seg: seg, off: off, size: int64(len(b)), subject: subjectIn(&f.Question), since: time.Now()})
+	j.opened(f.ID, begun{seg: seg, off: off, since: time.Now()})
 	if j.o.Sync {
 		if err := j.awaitSync(j.written); err != nil {
 			j.forget(f.ID)
@@ -176,79 +135,65 @@ func (j *Journal) errFull() error {
 		ErrFull, j.dir, j.bytes, j.o.MaxBytes, j.stats.Waiting, why)
 }
 
-// appendAnswer appends the parts of a flow that its end has of its own.
-func appendAnswer(b []byte, f *exitgate.Flow) []byte {
-	return storage.AppendAsked(storage.AppendRecord(b, f), &f.Question)
+// An ended is the row of a flow on its way to the store, and the segment that holds the flow's Begin frame, or nil.
+type ended struct {
+	row   storage.Row
+	begin *segment
 }
 
-// End writes the end of f, and hands f on to the store and to tails. When the disk fails f is kept in memory for the
+// End writes the end of f, and hands it on to the store and to tails. When the disk fails it is kept in memory for the
 // store, which is logged and counted; an error means that this too failed, and that only the begin of f is recorded.
 func (j *Journal) End(_ context.Context, f *exitgate.Flow) error {
 	buf := j.pool.Get().(*[]byte)
 	defer j.release(buf)
-	b := appendAnswer((*buf)[:headerLen], f)
+	b := j.rows.Append((*buf)[:headerLen], f)
 	*buf = b
-	kept := *f
+	crc := crc32.Checksum(b[headerLen:], castagnoli())
 
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.gone {
 		return fmt.Errorf("end the record of flow %s: %w", f.ID, ErrClosed)
 	}
+	j.tails.publish(f)
+	h := header{kind: kindEnd, id: f.ID, time: f.End.UnixNano(), format: j.format}
 	start, known := j.forget(f.ID)
-	it := item{flow: &kept}
-	var begin place
 	if known {
-		begin = place{start.seg.n, start.off}
+		h.begin = place{start.seg.n, start.off}
 		start.seg.kept++
-		it.begin = start.seg
 	}
-	k := kindEnd
-	switch q := &f.Question; {
-	case !known || !start.subject.amended(q):
-		k = kindEndFull
-		b = storage.AppendSubject(b, q)
-	case start.subject.dest.Addr != q.Dest.Addr:
-		b = appendAddr(b, q.Dest.Addr)
+	if _, _, err := j.append(b, h, crc); err != nil {
+		if err := j.keep(ended{storage.Row{ID: f.ID, Ended: true, Fields: slices.Clone(b[headerLen:])}, start.seg}, err); err != nil {
+			return fmt.Errorf("end the record of flow %s: %w", f.ID, err)
+		}
 	}
-	*buf = b
-	seal(b, k, f.ID, begin, crc32.Checksum(b[headerLen:], castagnoli()))
-	it.size = start.size + int64(len(b))
-	seg, off, err := j.append(b)
-	if err == nil {
-		it.next = place{seg.n, off + int64(len(b))}
+	if j.stats.Waiting++; j.stats.Waiting == 1 {
+		j.stats.Oldest = f.End
 	}
-	j.tails.publish(it.flow)
-	return j.enqueue(it, err)
+	signal(j.wake)
+	if j.stats.Waiting >= int64(j.o.Batch) {
+		signal(j.full)
+	}
+	return nil
 }
 
 // maxLate bounds the ended flows that are kept in memory while the disk fails: some 40 MB.
 const maxLate = 10_000
 
-// enqueue hands it to the drainer; err says why it could not be written, if so. Called with mu held.
-func (j *Journal) enqueue(it item, err error) error {
-	if err != nil {
-		j.stats.DiskErrors++
-		if len(j.late) >= maxLate {
-			j.stats.LostEnds++
-			if it.begin != nil {
-				it.begin.kept--
-			}
-			return fmt.Errorf("end the record of flow %s: %w, and %d flows are kept in memory already", it.flow.ID, err, maxLate)
+// keep keeps in memory what could not be written, for the reason that cause says. Called with mu held.
+func (j *Journal) keep(e ended, cause error) error {
+	j.stats.DiskErrors++
+	if len(j.late) >= maxLate {
+		j.stats.LostEnds++
+		if e.begin != nil {
+			e.begin.kept--
 		}
-		if len(j.late) == 0 {
-			j.o.Log.Error("journal: the disk fails; ended flows are kept in memory until the store has them", "err", err)
-		}
-		j.late = append(j.late, it)
-	} else if j.overflow = j.overflow || len(j.queue) >= j.o.Queue || j.queued+it.size > j.o.QueueBytes; !j.overflow {
-		j.queue = append(j.queue, it)
-		j.queued += it.size
+		return fmt.Errorf("%w, and %d flows are kept in memory already", cause, maxLate)
 	}
-	j.stats.Waiting++
-	signal(j.wake)
-	if len(j.queue) >= j.o.Batch {
-		signal(j.full)
+	if len(j.late) == 0 {
+		j.o.Log.Error("journal: the disk fails; ended flows are kept in memory until the store has them", "err", cause)
 	}
+	j.late = append(j.late, e)
 	return nil
 }
 

@@ -22,12 +22,13 @@ import (
 // flows that an earlier process had begun and not ended are ended as interrupted. ctx bounds the opening only.
 func Open(ctx context.Context, dir string, store storage.FlowWriter, o Options) (*Journal, error) {
 	j := &Journal{
-		dir: dir, store: store, o: o.withDefaults(),
+		dir: dir, store: store, o: o.withDefaults(), rows: storage.NewRowEncoder(),
 		open: make(map[exitgate.ID]begun), drained: make(chan struct{}),
 		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), tick: make(chan struct{}, 1),
 		done: make(chan struct{}),
 	}
 	j.syncing.L = &j.mu
+	j.format = j.rows.Format()
 	j.pool.New = func() any { b := make([]byte, headerLen, 8<<10); return &b }
 	if err := j.recover(ctx); err != nil {
 		return nil, fmt.Errorf("open the journal %s: %w", dir, errors.Join(err, j.abandon()))
@@ -96,8 +97,8 @@ func (j *Journal) recover(ctx context.Context) error {
 	if err := j.interrupt(last); err != nil {
 		return err
 	}
-	if j.gap = j.tail(); j.stats.Waiting == 0 {
-		j.cursor, j.gap = j.gap, place{}
+	if j.stats.Waiting == 0 {
+		j.cursor = j.tail()
 		j.trim()
 	}
 	return nil
@@ -196,8 +197,10 @@ func (j *Journal) recall(s *segment, fr frame) {
 	if fr.at.before(j.cursor) {
 		return
 	}
-	j.stats.Waiting++
-	if b := j.segment(fr.begin.Segment); fr.begin.Segment != 0 && b != nil {
+	if j.stats.Waiting++; j.stats.Waiting == 1 {
+		j.stats.Oldest = time.Unix(0, fr.time).UTC()
+	}
+	if b := j.segment(fr.begin.Segment); b != nil {
 		b.kept++
 	}
 }
@@ -234,7 +237,7 @@ func (j *Journal) interrupt(last time.Time) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for id, b := range j.open {
-		f, err := j.read(b)
+		f, err := j.began(b)
 		if err != nil {
 			if err := j.undecodable(id, b, err); err != nil {
 				return err
@@ -245,9 +248,9 @@ func (j *Journal) interrupt(last time.Time) error {
 		if f.End = last; f.End.Before(f.Begin) {
 			f.End = f.Begin
 		}
-		frame := storage.AppendSubject(appendAnswer(make([]byte, headerLen), f), &f.Question)
-		seal(frame, kindEndFull, id, place{b.seg.n, b.off}, crc32.Checksum(frame[headerLen:], castagnoli()))
-		if _, _, err := j.append(frame); err != nil {
+		frame := j.rows.Append(make([]byte, headerLen), f)
+		h := header{kind: kindEnd, id: id, time: f.End.UnixNano(), begin: place{b.seg.n, b.off}, format: j.format}
+		if _, _, err := j.append(frame, h, crc32.Checksum(frame[headerLen:], castagnoli())); err != nil {
 			return err
 		}
 		j.forget(id)
@@ -271,14 +274,13 @@ func (j *Journal) undecodable(id exitgate.ID, b begun, cause error) error {
 	return j.quarantine(id.String()+".flow", fr.payload)
 }
 
-// read returns an open flow as it began. Called with mu held.
-func (j *Journal) read(b begun) (*exitgate.Flow, error) {
+// began returns an open flow as it began. Called with mu held.
+func (j *Journal) began(b begun) (*exitgate.Flow, error) {
 	fr, err := readFrame(b.seg, b.off, b.seg.size)
 	if err != nil {
 		return nil, err
 	}
-	f := new(exitgate.Flow)
-	return f, fr.decode(f)
+	return fr.flow()
 }
 
 func (j *Journal) readCursor() (p place) {

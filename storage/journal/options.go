@@ -9,14 +9,13 @@ import (
 // Options are how a journal works. The zero value of each field means its default.
 type Options struct {
 	MaxBytes     int64         // of all segments, above which Begin refuses; 1 GiB
-	SegmentBytes int64         // at which a new segment is begun; 64 MiB, at most a quarter of MaxBytes
+	SegmentBytes int64         // at which a new segment is begun; 64 MiB, at most a quarter of MaxBytes and 1 GiB
 	Sync         bool          // Begin returns only after the flow was synced to the disk
 	SyncEvery    time.Duration // how long what was written stays unsynced; 100 ms
 	Batch        int           // flows in one write to the store; 2,000
 	FlushEvery   time.Duration // how long a flow waits for its batch to fill; 250 ms
 	OpenAfter    time.Duration // a flow that is open for longer is stored as open; 2 s
-	Queue        int           // ended flows kept in memory for the store, beyond which they are read from disk; 16,384
-	QueueBytes   int64         // of them, as long as they are in the journal; 32 MiB
+	BatchBytes   int           // of them, above which it is written as it is; 8 MiB
 	WriteTimeout time.Duration // for one write to the store; 30 s
 	MaxBackoff   time.Duration // between two tries, which start at 100 ms; 5 s
 	Log          *slog.Logger  // slog.Default()
@@ -27,13 +26,12 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	def(&o.MaxBytes, 1<<30)
 	def(&o.SegmentBytes, 64<<20)
-	o.SegmentBytes = max(min(o.SegmentBytes, o.MaxBytes/4), 4<<10)
+	o.SegmentBytes = max(min(o.SegmentBytes, o.MaxBytes/4, 1<<30), 4<<10)
 	def(&o.SyncEvery, 100*time.Millisecond)
 	def(&o.Batch, 2000)
 	def(&o.FlushEvery, 250*time.Millisecond)
 	def(&o.OpenAfter, 2*time.Second)
-	def(&o.Queue, 16384)
-	def(&o.QueueBytes, 32<<20)
+	def(&o.BatchBytes, 8<<20)
 	def(&o.WriteTimeout, 30*time.Second)
 	def(&o.MaxBackoff, 5*time.Second)
 	if o.Log == nil {

@@ -67,9 +67,9 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// append writes a sealed frame and returns where it is. After an error nothing of it will be read back, and the
-// next call tries again. Called with mu held.
-func (j *Journal) append(b []byte) (*segment, int64, error) {
+// append writes a frame, the payload of which has that checksum, and returns where it is. After an error nothing of it
+// will be read back, and the next call tries again. Called with mu held.
+func (j *Journal) append(b []byte, h header, crc uint32) (*segment, int64, error) {
 	s := j.active()
 	if s.sealed || s.size > 0 && s.size+int64(len(b)) > j.o.SegmentBytes {
 		if err := j.rotate(); err != nil {
@@ -77,6 +77,8 @@ func (j *Journal) append(b []byte) (*segment, int64, error) {
 		}
 		s = j.active()
 	}
+	h.segment = s.n
+	seal(b, h, crc)
 	if _, err := s.f.WriteAt(b, s.size); err != nil {
 		// A full disk gets room again and the same bytes are written over; of any other error it is not known what
 		// it did to this file, so it is left alone.

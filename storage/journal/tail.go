@@ -15,7 +15,8 @@ const tailBuffer = 1024
 
 // Tail returns a channel of the flows that end from now on and match filter (its Limit and Before do not matter),
 // until ctx is done or the journal closes, which closes the channel. A receiver that is more than 1,024 flows behind
-// misses some, which Stats counts; it never holds up the data path. The flows are shared: they must not be changed.
+// misses some, which Stats counts; it never holds up the data path. The flows are shared, and so is what they point to:
+// they must not be changed.
 func (j *Journal) Tail(ctx context.Context, filter storage.Filter) <-chan *exitgate.Flow {
 	in := make(chan *exitgate.Flow, tailBuffer)
 	out := make(chan *exitgate.Flow)
@@ -57,15 +58,17 @@ func (t *tails) remove(in chan *exitgate.Flow) {
 	t.n.Store(int32(len(t.ins)))
 }
 
+// publish gives each tail a copy of f, as it is now.
 func (t *tails) publish(f *exitgate.Flow) {
 	if t.n.Load() == 0 {
 		return
 	}
+	kept := *f
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for in := range t.ins {
 		select {
-		case in <- f:
+		case in <- &kept:
 		default:
 			t.dropped.Add(1)
 		}
@@ -111,7 +114,7 @@ func (t *tails) copy(ctx context.Context, in, out chan *exitgate.Flow, filter st
 type Stats struct {
 	Open         int       // flows begun and not ended
 	Waiting      int64     // ended flows that the store has not taken
-	Oldest       time.Time // when the first of them ended; zero: none waits, or it is on the disk only
+	Oldest       time.Time // when the first of them ended; zero: none waits
 	Bytes        int64     // of all segments
 	MaxBytes     int64     // above which Begin refuses
 	Stored       int64     // flows that the store took
@@ -136,8 +139,5 @@ func (j *Journal) Stats() Stats {
 	s := j.stats
 	s.Open, s.Bytes, s.MaxBytes = len(j.open), j.bytes, j.o.MaxBytes
 	s.TailDrops = j.tails.dropped.Load()
-	if s.Oldest.IsZero() && len(j.queue) > 0 {
-		s.Oldest = j.queue[0].flow.End
-	}
 	return s
 }

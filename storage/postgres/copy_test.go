@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"testing"
@@ -20,14 +19,17 @@ func TestCopyFields(t *testing.T) {
 	oid := map[storage.ColumnKind]uint32{storage.TextColumn: pgtype.TextOID, storage.IntColumn: pgtype.Int8OID,
 		storage.BoolColumn: pgtype.BoolOID, storage.TimeColumn: pgtype.TimestamptzOID, storage.AddrColumn: pgtype.InetOID}
 	for _, f := range append(append(storagetest.Every(), storagetest.Poison()...), storagetest.Random(50)...) {
+		rest := storage.NewRowEncoder().Row(f).Fields
 		for _, c := range storage.Columns() {
 			want, err := m.Encode(oid[c.Kind], pgtype.BinaryFormatCode, valueOf(&c, f), []byte{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := appendColumn(nil, &c, f)
-			length := int32(binary.BigEndian.Uint32(got))
-			if want == nil && length != null || want != nil && (int(length) != len(want) || !bytes.Equal(got[4:], want)) {
+			var got []byte
+			if got, rest, err = storage.NextField(rest); err != nil {
+				t.Fatal(err)
+			}
+			if (got == nil) != (want == nil) || !bytes.Equal(got, want) {
 				t.Errorf("%s of %s: %x, want %x", c.Name, f.ID, got, want)
 			}
 		}
@@ -56,14 +58,18 @@ func valueOf(c *storage.Column, f *exitgate.Flow) any {
 
 // TestCopyPieces: the stream is the same in whatever pieces it is read, and ends after stop.
 func TestCopyPieces(t *testing.T) {
-	flows := append(storagetest.Every(), storagetest.Random(100)...)
-	whole, err := io.ReadAll(newCopySource(storage.Columns(), flows))
-	if err != nil || !bytes.HasSuffix(whole, []byte(copyTrailer)) || len(whole) < 2*chunk {
+	columns := len(storage.Columns())
+	var rows []storage.Row
+	for _, f := range append(storagetest.Every(), storagetest.Random(100)...) {
+		rows = append(rows, storage.NewRowEncoder().Row(f))
+	}
+	whole, err := io.ReadAll(newCopySource(columns, rows))
+	if err != nil || !bytes.HasSuffix(whole, []byte(copyTrailer)) || len(whole) < 100<<10 {
 		t.Fatalf("%d bytes, %v", len(whole), err)
 	}
 	for _, n := range []int{1, 7, 1000, 1 << 20} {
 		var got []byte
-		source, p := newCopySource(storage.Columns(), flows), make([]byte, n)
+		source, p := newCopySource(columns, rows), make([]byte, n)
 		for {
 			n, err := source.Read(p)
 			got = append(got, p[:n]...)
@@ -75,7 +81,7 @@ func TestCopyPieces(t *testing.T) {
 			t.Errorf("in pieces of %d bytes it is another stream", n)
 		}
 	}
-	source := newCopySource(storage.Columns(), flows)
+	source := newCopySource(columns, rows)
 	source.stop()
 	if n, err := source.Read(make([]byte, 10)); n != 0 || !errors.Is(err, errStopped) {
 		t.Errorf("after stop: %d, %v", n, err)

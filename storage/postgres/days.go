@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
 )
 
 // A day is the number of days since 1970 in UTC.
@@ -41,11 +41,19 @@ func ahead(now time.Time) []day {
 }
 
 // daysOf returns the days that flows begin on, and the week ahead when the newest is today or later.
-func daysOf(flows []*exitgate.Flow, now time.Time) []day {
+func (s *store) daysOf(rows []storage.Row, now time.Time) ([]day, error) {
 	seen := map[day]bool{}
 	var days []day
-	for _, f := range flows {
-		d := dayOf(f.Begin)
+	for _, r := range rows {
+		b, err := r.Field(s.begin)
+		if err != nil {
+			return nil, fmt.Errorf("read when flow %s began: %w", r.ID, err)
+		}
+		micros, err := s.columns[s.begin].Value(b)
+		if err != nil {
+			return nil, fmt.Errorf("read when flow %s began: %w", r.ID, err)
+		}
+		d := dayOf(time.UnixMicro(micros.(int64)))
 		if !seen[d] && d >= dayOf(now)-daysBack && d <= dayOf(now)+daysAhead {
 			seen[d] = true
 			days = append(days, d)
@@ -54,7 +62,7 @@ func daysOf(flows []*exitgate.Flow, now time.Time) []day {
 	if seen[dayOf(now)] {
 		days = append(days, ahead(now)...)
 	}
-	return days
+	return days, nil
 }
 
 // makeDays makes the partitions that are not there yet.

@@ -27,28 +27,31 @@ func statements(columns []storage.Column) (copyIn, insert string) {
 		ON CONFLICT ("id", "begin") DO UPDATE SET ` + strings.Join(sets, ", ") + ` WHERE flows."end" IS NULL`
 }
 
-func (s *store) WriteFlows(ctx context.Context, flows []*exitgate.Flow) error {
-	flows = storage.Dedupe(flows)
-	if len(flows) == 0 {
+func (s *store) WriteRows(ctx context.Context, rows []storage.Row) error {
+	rows = storage.Dedupe(rows)
+	if len(rows) == 0 {
 		return nil
 	}
-	err := s.makeDays(ctx, daysOf(flows, time.Now()))
+	days, err := s.daysOf(rows, time.Now())
 	if err == nil {
-		err = pgx.BeginFunc(ctx, s.write, func(tx pgx.Tx) error { return s.copy(ctx, tx, flows) })
+		err = s.makeDays(ctx, days)
+	}
+	if err == nil {
+		err = pgx.BeginFunc(ctx, s.write, func(tx pgx.Tx) error { return s.copy(ctx, tx, rows) })
 	}
 	if err != nil {
-		return fmt.Errorf("write %d flows to the Postgres store: %w", len(flows), err)
+		return fmt.Errorf("write %d flows to the Postgres store: %w", len(rows), err)
 	}
 	return nil
 }
 
-// copy writes flows by way of the temporary table, whose rows are gone with the transaction. There they are not
-// compressed: that would be done twice.
-func (s *store) copy(ctx context.Context, tx pgx.Tx, flows []*exitgate.Flow) error {
+// copy writes rows by way of the temporary table, which is empty again with the end of the transaction. There they are
+// not compressed: that would be done twice.
+func (s *store) copy(ctx context.Context, tx pgx.Tx, rows []storage.Row) error {
 	if _, err := tx.Exec(ctx, `CREATE TEMPORARY TABLE IF NOT EXISTS flows_in (LIKE flows) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS`); err != nil {
 		return err
 	}
-	source := newCopySource(s.columns, flows)
+	source := newCopySource(len(s.columns), rows)
 	defer source.stop()
 	if _, err := tx.Conn().PgConn().CopyFrom(ctx, source, s.copyIn); err != nil {
 		return err

@@ -56,11 +56,11 @@ func TestDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		if err := s.WriteFlows(t.Context(), append(storagetest.Every(), storagetest.Poison()...)); err != nil {
+		if err := storage.WriteFlows(t.Context(), s, append(storagetest.Every(), storagetest.Poison()...)); err != nil {
 			t.Fatal(err)
 		}
 		full := storagetest.Full()
-		if err := s.WriteFlows(t.Context(), []*exitgate.Flow{full}); err != nil {
+		if err := storage.WriteFlows(t.Context(), s, []*exitgate.Flow{full}); err != nil {
 			t.Fatal(err)
 		}
 		n := count(t, url, fmt.Sprintf(`SELECT count(*) FROM flows WHERE "id" = '%s' AND "host" = 'web-01' AND "source_addr" << 'fe80::/10'
@@ -96,7 +96,7 @@ func TestDatabase(t *testing.T) {
 					return
 				}
 				defer s.Close()
-				if err := s.WriteFlows(t.Context(), storagetest.Random(20)); err != nil {
+				if err := storage.WriteFlows(t.Context(), s, storagetest.Random(20)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -116,7 +116,7 @@ func TestDatabase(t *testing.T) {
 		for range 200 {
 			flows = append(flows, storagetest.Random(100)...)
 		}
-		if err := s.WriteFlows(t.Context(), flows); err != nil {
+		if err := storage.WriteFlows(t.Context(), s, flows); err != nil {
 			t.Fatal(err)
 		}
 		f, err := storage.ParseQuery("nothing -has this -in it")
@@ -168,7 +168,7 @@ func partitions(t *testing.T, c *pgtest.Cluster) {
 		f.Begin, f.ID = at, exitgate.NewID(at)
 		flows = append(flows, f)
 	}
-	if err := s.WriteFlows(t.Context(), flows); err != nil {
+	if err := storage.WriteFlows(t.Context(), s, flows); err != nil {
 		t.Fatal(err)
 	}
 	if n := tables(); n != 11 {
@@ -182,7 +182,7 @@ func partitions(t *testing.T, c *pgtest.Cluster) {
 	exec(t, url, fmt.Sprintf(`UPDATE flows SET "begin" = '%s' WHERE "begin" < '1000-01-01'`, day.Format(time.RFC3339)))
 	_, late := storagetest.Typical()
 	late.Begin, late.ID = day, exitgate.NewID(day)
-	if err := s.WriteFlows(t.Context(), []*exitgate.Flow{late}); err != nil {
+	if err := storage.WriteFlows(t.Context(), s, []*exitgate.Flow{late}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -216,7 +216,7 @@ func TestServerDies(t *testing.T) {
 	}
 	defer s.Close()
 	j, err := journal.Open(t.Context(), t.TempDir(), s, journal.Options{
-		Batch: 200, FlushEvery: 5 * time.Millisecond, WriteTimeout: 2 * time.Second, MaxBackoff: 200 * time.Millisecond, Queue: 500,
+		Batch: 200, FlushEvery: 5 * time.Millisecond, WriteTimeout: 2 * time.Second, MaxBackoff: 200 * time.Millisecond,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -284,17 +284,17 @@ func TestServerHangs(t *testing.T) {
 	}
 	defer s.Close()
 	flows := storagetest.Random(5)
-	if err := s.WriteFlows(t.Context(), flows[:1]); err != nil {
+	if err := storage.WriteFlows(t.Context(), s, flows[:1]); err != nil {
 		t.Fatal(err)
 	}
 	c.Hang(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := s.WriteFlows(ctx, flows); !errors.Is(err, context.DeadlineExceeded) {
+	if err := storage.WriteFlows(ctx, s, flows); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("write to a server that hangs: %v", err)
 	}
 	c.Resume(t)
-	if err := s.WriteFlows(t.Context(), flows); err != nil {
+	if err := storage.WriteFlows(t.Context(), s, flows); err != nil {
 		t.Error(err)
 	}
 	if got, err := s.Flows(t.Context(), storage.Filter{}); err != nil || len(got) != 5 {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,7 @@ func (o Options) withDefaults() Options {
 type store struct {
 	write, read *pgxpool.Pool
 	columns     []storage.Column
+	begin       int    // of columns: when a flow began
 	copyIn      string // into the temporary table
 	insert      string // from there into flows
 
@@ -65,6 +67,7 @@ func Open(ctx context.Context, url string, o Options) (storage.Store, error) {
 func open(ctx context.Context, url string, o Options) (*store, error) {
 	s := &store{days: make(map[day]bool), columns: storage.Columns()}
 	s.copyIn, s.insert = statements(s.columns)
+	s.begin = slices.IndexFunc(s.columns, func(c storage.Column) bool { return c.Name == "begin" })
 	var err error
 	if s.write, err = connect(ctx, url, o.Writers, 0); err != nil {
 		return nil, err

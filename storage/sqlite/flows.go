@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,18 +22,15 @@ const rows = 64
 
 // An insert holds the statements that write flows.
 type insert struct {
-	columns   []storage.Column // of written
+	columns   []storage.Column // of a row
+	bound     []int            // for each of columns: which of written it is, or -1
 	one, many *sql.Stmt
 }
 
 func prepare(ctx context.Context, db *sql.DB) (insert, error) {
-	var in insert
-	for _, name := range written {
-		for _, c := range storage.Columns() {
-			if c.Name == name {
-				in.columns = append(in.columns, c)
-			}
-		}
+	in := insert{columns: storage.Columns()}
+	for _, c := range in.columns {
+		in.bound = append(in.bound, slices.Index(written[:], c.Name))
 	}
 	var err error
 	if in.one, err = db.PrepareContext(ctx, insertSQL(1)); err != nil {
@@ -63,23 +61,30 @@ func (in *insert) close() error {
 	return errors.Join(errs...)
 }
 
-func (s *store) WriteFlows(ctx context.Context, flows []*exitgate.Flow) error {
-	flows = storage.Dedupe(flows)
-	if len(flows) == 0 {
+func (s *store) WriteRows(ctx context.Context, batch []storage.Row) error {
+	batch = storage.Dedupe(batch)
+	if len(batch) == 0 {
 		return nil
 	}
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		one, many := tx.StmtContext(ctx, s.insert.one), tx.StmtContext(ctx, s.insert.many)
-		var b binding
-		for len(flows) > 0 {
+		args := make([]any, 0, rows*(len(written)+2))
+		for len(batch) > 0 {
 			st, n := one, 1
-			if len(flows) >= rows {
+			if len(batch) >= rows {
 				st, n = many, rows
 			}
-			if _, err := st.ExecContext(ctx, b.bind(s.insert.columns, flows[:n])...); err != nil {
+			args = args[:0]
+			for _, r := range batch[:n] {
+				var err error
+				if args, err = s.insert.bind(args, r.Fields); err != nil {
+					return fmt.Errorf("flow %s: %w", r.ID, err)
+				}
+			}
+			if _, err := st.ExecContext(ctx, args...); err != nil {
 				return err
 			}
-			flows = flows[n:]
+			batch = batch[n:]
 		}
 		return nil
 	})
@@ -89,45 +94,28 @@ func (s *store) WriteFlows(ctx context.Context, flows []*exitgate.Flow) error {
 	return nil
 }
 
-// A binding holds the arguments of one statement, to be used again for the next: a flow would else leave four times its
-// size as garbage.
-type binding struct {
-	args []any
-	json []byte
-	ends []int // of each record and question in json
-}
-
-func (b *binding) bind(columns []storage.Column, flows []*exitgate.Flow) []any {
-	b.args, b.json, b.ends = b.args[:0], b.json[:0], b.ends[:0]
-	for _, f := range flows {
-		b.json = storage.AppendRecord(b.json, f)
-		b.ends = append(b.ends, len(b.json))
-		b.json = storage.AppendQuestion(b.json, &f.Question)
-		b.ends = append(b.ends, len(b.json))
-	}
-	text, at := string(b.json), 0
-	for i, f := range flows {
-		for _, c := range columns {
-			b.args = append(b.args, value(c, f))
+// bind appends the arguments of one row.
+func (in *insert) bind(args []any, fields []byte) ([]any, error) {
+	n := len(args)
+	args = args[:n+len(written)+2]
+	var b []byte
+	var err error
+	for i := range in.columns {
+		if b, fields, err = storage.NextField(fields); err != nil {
+			return nil, err
 		}
-		record, question := b.ends[2*i], b.ends[2*i+1]
-		b.args = append(b.args, text[at:record], text[record:question])
-		at = question
-	}
-	return b.args
-}
-
-func value(c storage.Column, f *exitgate.Flow) any {
-	switch c.Kind {
-	case storage.IntColumn:
-		return c.Int(f)
-	case storage.TimeColumn:
-		if t := c.Time(f); !t.IsZero() || c.Name != "end" {
-			return t.UnixMicro()
+		if to := in.bound[i]; to >= 0 {
+			if args[n+to], err = in.columns[i].Value(b); err != nil {
+				return nil, err
+			}
 		}
-		return nil
 	}
-	return c.Text(f)
+	record, question, err := storage.Parts(fields)
+	if err != nil {
+		return nil, err
+	}
+	args[n+len(written)], args[n+len(written)+1] = string(record), string(question)
+	return args, nil
 }
 
 func dialect() storage.Dialect {

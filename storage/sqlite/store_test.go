@@ -54,7 +54,7 @@ func TestView(t *testing.T) {
 	s := openAt(t, path)
 	defer s.Close()
 	full := storagetest.Full()
-	if err := s.WriteFlows(t.Context(), []*exitgate.Flow{full}); err != nil {
+	if err := storage.WriteFlows(t.Context(), s, []*exitgate.Flow{full}); err != nil {
 		t.Fatal(err)
 	}
 	db := raw(t, path)
@@ -88,7 +88,7 @@ func TestReopen(t *testing.T) {
 	_, f := storagetest.Typical()
 	for range 3 {
 		s := openAt(t, path)
-		if err := s.WriteFlows(t.Context(), []*exitgate.Flow{f}); err != nil {
+		if err := storage.WriteFlows(t.Context(), s, []*exitgate.Flow{f}); err != nil {
 			t.Fatal(err)
 		}
 		got, err := s.Flow(t.Context(), f.ID)
@@ -161,7 +161,7 @@ func TestLockedByAnother(t *testing.T) {
 	_, f := storagetest.Typical()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := s.WriteFlows(ctx, []*exitgate.Flow{f}); err == nil {
+	if err := storage.WriteFlows(ctx, s, []*exitgate.Flow{f}); err == nil {
 		t.Error("a write went past a lock")
 	}
 	if _, err := s.Flow(t.Context(), f.ID); !errors.Is(err, storage.ErrNotFound) {
@@ -170,7 +170,7 @@ func TestLockedByAnother(t *testing.T) {
 	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.WriteFlows(t.Context(), []*exitgate.Flow{f}); err != nil {
+	if err := storage.WriteFlows(t.Context(), s, []*exitgate.Flow{f}); err != nil {
 		t.Errorf("after the lock was given up: %v", err)
 	}
 }

@@ -23,7 +23,7 @@ func BenchmarkWriteFlows(b *testing.B, s storage.Store) {
 		f.Begin = begin.Add(time.Duration(i) * 50 * time.Microsecond)
 		f.ID, f.End = exitgate.NewID(f.Begin), f.Begin.Add(time.Second)
 		if flows = append(flows, f); len(flows) == batch {
-			if err := s.WriteFlows(b.Context(), flows); err != nil {
+			if err := storage.WriteFlows(b.Context(), s, flows); err != nil {
 				b.Fatal(err)
 			}
 			flows = flows[:0]

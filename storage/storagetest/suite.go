@@ -51,7 +51,7 @@ func Test(t *testing.T, open func(t *testing.T) storage.Store) {
 
 func write(t *testing.T, s storage.Store, flows ...*exitgate.Flow) {
 	t.Helper()
-	if err := s.WriteFlows(t.Context(), flows); err != nil {
+	if err := storage.WriteFlows(t.Context(), s, flows); err != nil {
 		t.Fatalf("write %d flows: %v", len(flows), err)
 	}
 }
@@ -229,7 +229,7 @@ func concurrentWriters(t *testing.T, s storage.Store) {
 				if w%2 == 0 {
 					slices.Reverse(batch)
 				}
-				if err := s.WriteFlows(context.Background(), batch); err != nil {
+				if err := storage.WriteFlows(context.Background(), s, batch); err != nil {
 					t.Errorf("writer %d: %v", w, err)
 				}
 				if _, err := s.Flows(context.Background(), storage.Filter{Limit: 5}); err != nil {
@@ -248,7 +248,7 @@ func cancelled(t *testing.T, s storage.Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, f := Typical()
-	if err := s.WriteFlows(ctx, []*exitgate.Flow{f}); !errors.Is(err, context.Canceled) {
+	if err := storage.WriteFlows(ctx, s, []*exitgate.Flow{f}); !errors.Is(err, context.Canceled) {
 		t.Errorf("write with a cancelled context: %v", err)
 	}
 	if _, err := s.Flows(ctx, storage.Filter{}); !errors.Is(err, context.Canceled) {
