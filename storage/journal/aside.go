@@ -177,7 +177,8 @@ func (j *Journal) syncer(ctx context.Context) {
 
 func (j *Journal) sync() {
 	j.mu.Lock()
-	upTo := j.written
+	upTo, newNames := j.written, j.newNames
+	j.newNames = false
 	var dirty []*segment
 	for _, s := range j.segs {
 		if s.dirty {
@@ -190,6 +191,11 @@ func (j *Journal) sync() {
 	for _, s := range dirty {
 		if err := s.f.Sync(); err != nil {
 			failed = fmt.Errorf("sync %s: %w", s.name, err)
+		}
+	}
+	if newNames {
+		if err := syncDir(j.dir); err != nil {
+			failed = fmt.Errorf("sync the folder %s: %w", j.dir, err)
 		}
 	}
 	j.mu.Lock()
@@ -206,8 +212,9 @@ func (j *Journal) sync() {
 	// nothing. So these files are left alone; their flows are in memory and on their way to the store.
 	j.stats.DiskErrors++
 	j.unsync = max(j.unsync, upTo)
+	j.newNames = j.newNames || newNames
 	for _, s := range dirty {
-		s.sealed = true
+		s.sealed, s.failed = true, true
 	}
 	j.o.Log.Error("journal: sync failed; what was written last may not survive the death of the machine", "err", failed)
 }

@@ -10,11 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/storage"
 	"github.com/exitgate/exitgate/storage/storagetest"
 )
 
@@ -94,6 +97,62 @@ func TestDamagedMiddle(t *testing.T) {
 		kept, err := filepath.Glob(filepath.Join(dir, "quarantine", "*.damaged"))
 		if err != nil || len(kept) != 1 || s.DamagedBytes == 0 || s.TornBytes != 0 {
 			t.Fatalf("byte %d: %v, %v, stats %+v", at, kept, err, s)
+		}
+	}
+}
+
+// TestUsedAgain: a file that is used for another segment still holds the frames of its first life, cut where the new
+// ones end. They are never read as frames of the new one, nor taken for damage.
+func TestUsedAgain(t *testing.T) {
+	dir := t.TempDir()
+	var m memory
+	j := start(t, dir, &m, Options{SegmentBytes: 16 << 10, Batch: 3, FlushEvery: time.Millisecond})
+	var flows []*exitgate.Flow
+	var now *segment
+	for half := false; len(flows) < 120 || !half; {
+		flows = append(flows, pass(t, j, 1)...)
+		waitStored(j)
+		j.mu.Lock()
+		now = j.active()
+		half = 4<<10 < now.size && now.size < 8<<10
+		j.mu.Unlock()
+	}
+	info, err := os.Stat(now.name)
+	if err != nil || info.Size() < 12<<10 {
+		t.Fatalf("no file was used again: %v, %v", info, err)
+	}
+	m.do(down)
+	flows = append(flows, pass(t, j, 2)...)
+	crash(t, j)
+	for what, change := range map[string]func(b []byte) []byte{
+		"as it was left": func(b []byte) []byte { return b },
+		"torn":           func(b []byte) []byte { copy(b[now.size-10:], make([]byte, 10)); return b },
+	} {
+		left := t.TempDir()
+		if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		name := segmentName(left, now.n)
+		b, err := os.ReadFile(name)
+		if err == nil {
+			err = os.WriteFile(name, change(b), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := memory{before: down}
+		j := start(t, left, &again, Options{})
+		if s := j.Stats(); s.DamagedBytes != 0 || s.TornBytes != 0 || (what == "torn") != (s.Interrupted == 1) {
+			t.Errorf("%s: %+v", what, s)
+		}
+		crash(t, j)
+	}
+	m.do(nil)
+	j = start(t, dir, &m, Options{})
+	stop(t, j)
+	for _, f := range flows {
+		if got, times := m.get(f.ID); times != 1 {
+			t.Fatalf("a flow was stored %d times: %+v", times, got)
 		}
 	}
 }
@@ -182,11 +241,18 @@ func TestKilled(t *testing.T) {
 	for round := range 5 {
 		dir := t.TempDir()
 		begun, ended := killChild(t, dir, 2000+round*700)
+		before := storedBefore(t, dir)
+		if round%2 == 1 && len(before) < len(ended)/3 {
+			t.Fatalf("round %d: only %d flows were stored before the kill: no segment was used again", round, len(before))
+		}
 		var m memory
 		j := start(t, dir, &m, Options{})
 		stop(t, j)
 		for id := range begun {
 			got, times := m.get(id)
+			if times == 0 && before[id] {
+				continue
+			}
 			if times != 1 {
 				t.Fatalf("round %d: an accepted flow was stored %d times, want once", round, times)
 			}
@@ -204,7 +270,7 @@ func TestKilled(t *testing.T) {
 func killChild(t *testing.T, dir string, lines int) (begun, ended map[exitgate.ID]bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-	cmd.Env = append(os.Environ(), killed+"="+dir)
+	cmd.Env = append(os.Environ(), killed+"="+dir, storing+"="+strconv.Itoa(lines/700%2))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -234,10 +300,51 @@ func killChild(t *testing.T, dir string, lines int) (begun, ended map[exitgate.I
 	return begun, ended
 }
 
+// storing says in the environment of the process to be killed whether its store works.
+const storing = "EXITGATE_JOURNAL_STORES"
+
+// An idFile is a store that keeps ids in a file, and so survives the process. The flows must have ended.
+type idFile struct{ *os.File }
+
+func (f idFile) WriteRows(_ context.Context, rows []storage.Row) error {
+	var b []byte
+	for _, r := range rows {
+		if r.Ended {
+			b, _ = r.ID.AppendText(b)
+		}
+	}
+	_, err := f.Write(b)
+	return err
+}
+
+// storedBefore reads what an idFile holds.
+func storedBefore(t *testing.T, dir string) map[exitgate.ID]bool {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "stored"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[exitgate.ID]bool{}
+	for ; len(b) >= 26; b = b[26:] {
+		id, err := exitgate.ParseID(string(b[:26]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[id] = true
+	}
+	return ids
+}
+
 func recordUntilKilled(t *testing.T, dir string) {
-	// What a store of the child took would be gone with it, so it takes nothing.
-	m := memory{before: down}
-	j := start(t, dir, &m, Options{SegmentBytes: 256 << 10, Batch: 50})
+	stored, err := os.OpenFile(filepath.Join(dir, "stored"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s storage.FlowWriter = idFile{stored}
+	if os.Getenv(storing) == "0" {
+		s = &memory{before: down}
+	}
+	j := start(t, dir, s, Options{SegmentBytes: 256 << 10, Batch: 50, FlushEvery: time.Millisecond})
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

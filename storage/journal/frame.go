@@ -124,13 +124,16 @@ type reader struct {
 	bufOff  int64
 }
 
-// A span is a range of bytes of a segment that is no frame.
-type span struct{ from, to int64 }
+// A span is a range of bytes of a segment that is no frame of it.
+type span struct {
+	from, to int64
+	stale    bool // there are frames of another segment in it
+}
 
-// next returns the next frame, whose payload is valid until the next call, or io.EOF. What it had to skip before
+// next returns the next frame of the segment, whose payload is valid until the next call, or io.EOF. What it had to skip before
 // the frame, or before the end, is bad.
 func (r *reader) next() (fr frame, bad span, err error) {
-	bad = span{r.off, r.off}
+	bad = span{from: r.off, to: r.off}
 	for {
 		bad.to = r.off
 		head, err := r.peek(headerLen)
@@ -143,7 +146,8 @@ func (r *reader) next() (fr frame, bad span, err error) {
 			return fr, bad, io.EOF
 		}
 		fr, n, crc, ok := parseHeader(head)
-		if !ok || r.off+fr.size > r.end {
+		bad.stale = bad.stale || ok && fr.segment != r.segment
+		if !ok || fr.segment != r.segment || r.off+fr.size > r.end {
 			if err := r.resync(); err != nil {
 				return fr, bad, err
 			}

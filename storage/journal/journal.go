@@ -30,20 +30,22 @@ type Journal struct {
 	format uint32    // of rows
 	pool   sync.Pool // of *[]byte
 
-	mu      sync.Mutex // guards what follows, and is held during write(2): frames are in the order of the calls
-	segs    []*segment
-	open    map[exitgate.ID]begun
-	bytes   int64 // of all segments
-	written int64 // bytes ever appended
-	synced  int64 // of written, how many are surely on the disk
-	unsync  int64 // of written, up to where a sync failed
-	syncing sync.Cond
-	late    []ended       // ends that could not be written to a segment
-	cursor  place         // every End before it is stored
-	drained chan struct{} // closed, and made anew, when the store took a batch
-	closed  bool          // no Begin any more
-	gone    bool          // no End either: the files are closed
-	stats   Stats
+	mu       sync.Mutex // guards what follows, and is held during write(2): frames are in the order of the calls
+	segs     []*segment
+	spares   []spare
+	open     map[exitgate.ID]begun
+	bytes    int64 // of all segments
+	written  int64 // bytes ever appended
+	synced   int64 // of written, how many are surely on the disk
+	unsync   int64 // of written, up to where a sync failed
+	syncing  sync.Cond
+	newNames bool          // a segment got its name after the last sync of the folder
+	late     []ended       // ends that could not be written to a segment
+	cursor   place         // every End before it is stored
+	drained  chan struct{} // closed, and made anew, when the store took a batch
+	closed   bool          // no Begin any more
+	gone     bool          // no End either: the files are closed
+	stats    Stats
 
 	chunk []byte // of the drainer: what it reads with
 
@@ -263,6 +265,10 @@ func (j *Journal) closeFiles() error {
 		}
 		errs = append(errs, s.f.Close())
 	}
+	for _, s := range j.spares {
+		errs = append(errs, s.f.Close(), os.Remove(s.name))
+	}
+	j.spares = nil
 	errs = append(errs, j.lock.Close())
 	return errors.Join(errs...)
 }

@@ -71,6 +71,9 @@ func (j *Journal) recover(ctx context.Context) error {
 	if err := j.takeLock(); err != nil {
 		return err
 	}
+	if err := j.removeSpares(); err != nil {
+		return err
+	}
 	numbers, err := j.list()
 	if err != nil {
 		return err
@@ -207,6 +210,9 @@ func (j *Journal) recall(s *segment, fr frame) {
 
 // damaged deals with bytes that are no frame: a torn tail is cut off; what lies between frames is kept aside.
 func (j *Journal) damaged(s *segment, bad span, tail bool) error {
+	if tail && bad.stale { // of the segment that the file was for before
+		return s.f.Truncate(bad.from)
+	}
 	if tail {
 		j.stats.TornBytes += bad.to - bad.from
 		j.o.Log.Warn("journal: cut off a torn tail: the write that it was part of had not returned",

@@ -9,7 +9,7 @@ import (
 // Options are how a journal works. The zero value of each field means its default.
 type Options struct {
 	MaxBytes     int64         // of all segments, above which Begin refuses; 1 GiB
-	SegmentBytes int64         // at which a new segment is begun; 64 MiB, at most a quarter of MaxBytes and 1 GiB
+	SegmentBytes int64         // at which a new segment is begun; 16 MiB, at most a quarter of MaxBytes and 1 GiB
 	Sync         bool          // Begin returns only after the flow was synced to the disk
 	SyncEvery    time.Duration // how long what was written stays unsynced; 100 ms
 	Batch        int           // flows in one write to the store; 2,000
@@ -25,7 +25,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	def(&o.MaxBytes, 1<<30)
-	def(&o.SegmentBytes, 64<<20)
+	def(&o.SegmentBytes, 16<<20)
 	o.SegmentBytes = max(min(o.SegmentBytes, o.MaxBytes/4, 1<<30), 4<<10)
 	def(&o.SyncEvery, 100*time.Millisecond)
 	def(&o.Batch, 2000)
