@@ -4,16 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"hash/crc32"
 	"net/netip"
 	"time"
 
 	"github.com/exitgate/exitgate"
 )
 
-// A Row is a flow in the form in which it waits for a store, and in which Postgres takes it: encoded once, when the
-// flow ended, and only copied from then on.
+// A Row is an ended or open flow as it is written to a store: encoded once, in the form in which Postgres takes it.
 type Row struct {
 	ID    exitgate.ID
 	Ended bool
@@ -36,15 +33,6 @@ func NewRowEncoder() RowEncoder { return RowEncoder{Columns()} }
 // Columns returns the columns of the rows, which must not be changed.
 func (e RowEncoder) Columns() []Column { return e.columns }
 
-// Format is a number that rows of other columns surely do not have: it goes with rows that outlive the program.
-func (e RowEncoder) Format() uint32 {
-	sum := crc32.NewIEEE()
-	for _, c := range e.columns {
-		fmt.Fprintln(sum, c.Name, c.Kind, c.limit)
-	}
-	return sum.Sum32()
-}
-
 // Row returns the row of f, with fields of its own.
 func (e RowEncoder) Row(f *exitgate.Flow) Row {
 	return Row{ID: f.ID, Ended: !f.End.IsZero(), Fields: e.Append(make([]byte, 0, 4<<10), f)}
@@ -55,11 +43,6 @@ func (e RowEncoder) Append(b []byte, f *exitgate.Flow) []byte {
 	for i := range e.columns {
 		b = appendField(b, &e.columns[i], f)
 	}
-	return AppendParts(b, f)
-}
-
-// AppendParts appends the last two fields of f alone, which are all that [DecodeRow] needs.
-func AppendParts(b []byte, f *exitgate.Flow) []byte {
 	b, at := openField(b)
 	b = closeField(AppendRecord(b, f), at)
 	b, at = openField(b)

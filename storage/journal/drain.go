@@ -2,11 +2,13 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
 	"time"
 
+	"github.com/exitgate/exitgate"
 	"github.com/exitgate/exitgate/storage"
 )
 
@@ -77,36 +79,35 @@ func (j *Journal) flush(ctx context.Context, b *batch) bool {
 type batch struct {
 	rows   []storage.Row
 	begins []*segment // of each row: that holds its Begin frame, or nil
-	places []place    // of these
-	slab   []byte     // holds the fields of rows, and is replaced by a longer one when it is full
+	slab   []byte     // holds the fields of rows, and is replaced by another when it is full
 	cursor place      // where the rows that were read end
 	last   int64      // when the last of them ended
 	size   int        // bytes of all
 }
 
 func (b *batch) reset(cursor place) {
-	if cap(b.slab) > 2*maxPooledSlab {
+	if cap(b.slab) > maxPooledSlab {
 		b.slab = nil
 	}
-	*b = batch{rows: b.rows[:0], begins: b.begins[:0], places: b.places[:0], slab: b.slab[:0], cursor: cursor}
+	*b = batch{rows: b.rows[:0], begins: b.begins[:0], slab: b.slab[:0], cursor: cursor}
 }
 
 // maxPooledSlab keeps one huge batch from holding its memory for ever.
-const maxPooledSlab = 8 << 20
+const maxPooledSlab = 16 << 20
 
 // full reports whether b should be written as it is.
 func (b *batch) full(o *Options) bool { return len(b.rows) >= o.Batch || b.size >= o.BatchBytes }
 
-// add appends a row whose fields are copied.
-func (b *batch) add(r storage.Row, begin place) {
-	if free := cap(b.slab) - len(b.slab); free < len(r.Fields) {
-		b.slab = make([]byte, 0, max(2*cap(b.slab), len(r.Fields), 64<<10)) // rows that are there keep the old one
+// add appends the row of a flow.
+func (b *batch) add(e storage.RowEncoder, f *exitgate.Flow, begin *segment) {
+	if cap(b.slab)-len(b.slab) < 8<<10 { // rows that are there keep the old one
+		b.slab = make([]byte, 0, max(min(2*cap(b.slab), maxPooledSlab), 64<<10))
 	}
 	n := len(b.slab)
-	b.slab = append(b.slab, r.Fields...)
-	r.Fields = b.slab[n:len(b.slab):len(b.slab)]
-	b.rows, b.places = append(b.rows, r), append(b.places, begin)
-	b.size += len(r.Fields)
+	b.slab = e.Append(b.slab, f) // in a new place when it is longer than what is free
+	fields := b.slab[n:len(b.slab):len(b.slab)]
+	b.rows, b.begins = append(b.rows, storage.Row{ID: f.ID, Ended: true, Fields: fields}), append(b.begins, begin)
+	b.size += len(fields)
 }
 
 // read fills b up from the segments, and with what could not be written to one.
@@ -122,11 +123,8 @@ func (j *Journal) read(b *batch) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, p := range b.places[len(b.begins):] {
-		b.begins = append(b.begins, j.segment(p.Segment))
-	}
 	for _, e := range j.late {
-		b.rows, b.places, b.begins = append(b.rows, e.row), append(b.places, place{}), append(b.begins, e.begin)
+		b.rows, b.begins = append(b.rows, e.row), append(b.begins, e.begin)
 	}
 	j.late = nil
 	return nil
@@ -165,40 +163,62 @@ func (j *Journal) readEnds(b *batch, s *segment, end int64) error {
 		if fr.kind == kindBegin {
 			continue
 		}
-		if err := j.add(b, fr); err != nil {
+		if err := j.add(b, fr, &r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// add adds the row of an End frame; a row of another program's format is made anew.
-func (j *Journal) add(b *batch, fr frame) error {
-	row := storage.Row{ID: fr.id, Ended: true, Fields: fr.payload}
-	if fr.format != j.format {
-		f, err := fr.flow()
-		if err != nil {
-			// The bytes are as they were written, so this is an error of a program, and trying again is no use.
-			j.o.Log.Error("journal: an ended flow cannot be decoded; it is kept in quarantine", "flow", fr.id, "err", err)
-			if err := j.quarantine(fr.id.String()+".flow", fr.payload); err != nil {
-				return err
+// add adds the flow of an End frame, which r has just read.
+func (j *Journal) add(b *batch, fr frame, r *reader) error {
+	begin, size := j.beginOf(fr)
+	f, subject, err := fr.decode(func() (frame, error) {
+		switch {
+		case begin == nil:
+			return frame{}, errors.New("its begin frame is gone")
+		case begin.n == r.segment:
+			if found, ok := r.again(fr.begin.Offset); ok {
+				return found, nil
 			}
-			j.dropped(fr.begin)
-			return nil
 		}
-		row.Fields = j.rows.Append(nil, f)
+		return readFrame(begin, fr.begin.Offset, size)
+	})
+	if subject != nil { // damaged, which was reported when the journal was opened
+		j.o.Log.Error("journal: a flow is stored without host, destination and request, which stood in its begin", "flow", fr.id, "err", subject)
 	}
+	if err != nil {
+		// The bytes are as they were written, so this is an error of a program, and trying again is no use.
+		j.o.Log.Error("journal: an ended flow cannot be decoded; it is kept in quarantine", "flow", fr.id, "err", err)
+		if err := j.quarantine(fr.id.String()+".flow", fr.payload); err != nil {
+			return err
+		}
+		j.dropped(begin)
+		return nil
+	}
+	f.ID = fr.id // the name under which it is stored is the one that was guarded
 	b.last = fr.time
-	b.add(row, fr.begin)
+	b.add(j.rows, f, begin)
 	return nil
 }
 
-// dropped notes that a flow which began there will never be stored.
-func (j *Journal) dropped(begin place) {
+// beginOf returns the segment that holds the Begin frame of an End, and how much of it is written.
+func (j *Journal) beginOf(fr frame) (*segment, int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if s := j.segment(begin.Segment); s != nil {
-		s.kept--
+	s := j.segment(fr.begin.Segment)
+	if s == nil {
+		return nil, 0
+	}
+	return s, s.size
+}
+
+// dropped notes that a flow which began in that segment will never be stored.
+func (j *Journal) dropped(begin *segment) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if begin != nil {
+		begin.kept--
 	}
 	j.stats.Quarantined++
 	j.stats.Waiting--

@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/exitgate/exitgate"
-	"github.com/exitgate/exitgate/storage"
 )
 
 // A frame is a header of 68 bytes, little-endian, and a payload:
@@ -22,10 +21,11 @@ import (
 //	40  number of the segment that the frame was written to
 //	48  End: segment of the Begin frame (0: there is none)
 //	56  End: offset of the Begin frame
-//	60  format of the row, see [storage.RowEncoder]
+//	60  version of the payload, see codec.go
 //	64  CRC-32C of the 64 bytes before
 //
-// The payload of an End is the fields of the flow's row; that of a Begin is the last two of them, which hold the flow.
+// The payload of a Begin is the flow and the subject of its question. That of an End is the flow and a byte that says
+// what the subject is: that of the Begin frame, that with the address that follows, or the one that follows.
 const (
 	headerLen  = 68
 	maxPayload = 64 << 20
@@ -44,6 +44,7 @@ const (
 // A frame is one frame as it was read; its size is that of the whole.
 type frame struct {
 	header
+	version uint32
 	at      place
 	size    int64
 	payload []byte
@@ -56,7 +57,6 @@ type header struct {
 	time    int64
 	segment uint64
 	begin   place // of an End: where its Begin is
-	format  uint32
 }
 
 // A place is where a frame starts. Segments count from 1.
@@ -82,7 +82,7 @@ func seal(b []byte, h header, payloadCRC uint32) {
 	binary.LittleEndian.PutUint64(b[40:], h.segment)
 	binary.LittleEndian.PutUint64(b[48:], h.begin.Segment)
 	binary.LittleEndian.PutUint32(b[56:], uint32(h.begin.Offset))
-	binary.LittleEndian.PutUint32(b[60:], h.format)
+	binary.LittleEndian.PutUint32(b[60:], codecVersion)
 	binary.LittleEndian.PutUint32(b[64:], crc32.Checksum(b[:64], castagnoli()))
 }
 
@@ -97,18 +97,62 @@ func parseHeader(b []byte) (fr frame, payload int, crc uint32, ok bool) {
 	fr.time = int64(binary.LittleEndian.Uint64(b[32:]))
 	fr.segment = binary.LittleEndian.Uint64(b[40:])
 	fr.begin = place{binary.LittleEndian.Uint64(b[48:]), int64(binary.LittleEndian.Uint32(b[56:]))}
-	fr.format = binary.LittleEndian.Uint32(b[60:])
+	fr.version = binary.LittleEndian.Uint32(b[60:])
 	fr.size = headerLen + int64(n)
 	return fr, int(n), binary.LittleEndian.Uint32(b[12:]), n <= maxPayload
 }
 
-// flow decodes the flow that fr holds.
-func (fr *frame) flow() (*exitgate.Flow, error) {
-	f, err := storage.DecodeRow(fr.payload)
-	if err != nil {
-		return nil, fmt.Errorf("read flow %s of segment %d at %d: %w", fr.id, fr.at.Segment, fr.at.Offset, err)
+// What the byte after the flow in an End says of the subject.
+const (
+	sameSubject byte = iota
+	otherAddr        // the address that was dialled follows; all else is that of the Begin frame
+	otherSubject
+)
+
+// decode returns the flow that fr holds. The subject of an End that has none is that of the frame that begin returns;
+// an error of begin is returned beside the flow, which then has no subject.
+func (fr *frame) decode(begin func() (frame, error)) (f *exitgate.Flow, subject, err error) {
+	if fr.version != codecVersion {
+		return nil, nil, fmt.Errorf("read flow %s of segment %d at %d: another version of this program wrote it (format %d, and not %d)",
+			fr.id, fr.at.Segment, fr.at.Offset, fr.version, codecVersion)
 	}
-	return f, nil
+	f = new(exitgate.Flow)
+	d := decoder{b: string(fr.payload)}
+	d.flow(f)
+	what := otherSubject
+	if fr.kind == kindEnd {
+		if s := d.take(1); s != "" {
+			what = s[0]
+		}
+	}
+	if what == otherSubject {
+		d.subject(&f.Question)
+	} else if subject = fr.subjectOf(&f.Question, begin); what == otherAddr {
+		f.Question.Dest.Addr = d.addrPort()
+	}
+	if d.bad || len(d.b) > 0 {
+		return nil, nil, fmt.Errorf("read flow %s of segment %d at %d: %w", fr.id, fr.at.Segment, fr.at.Offset, errCodec)
+	}
+	return f, subject, nil
+}
+
+// subjectOf reads the subject of the Begin frame of the End fr.
+func (fr *frame) subjectOf(q *exitgate.Question, begin func() (frame, error)) error {
+	b, err := begin()
+	if err == nil && (b.kind != kindBegin || b.id != fr.id || b.version != codecVersion) {
+		err = fmt.Errorf("there is no begin frame of it")
+	}
+	if err != nil {
+		return err
+	}
+	var passed exitgate.Flow
+	d := decoder{b: string(b.payload)}
+	d.flow(&passed)
+	d.subject(q)
+	if d.bad || len(d.b) > 0 {
+		return errCodec
+	}
+	return nil
 }
 
 // chunk is how many bytes a reader asks the file for at once.
@@ -164,6 +208,23 @@ func (r *reader) next() (fr frame, bad span, err error) {
 			return fr, bad, nil
 		}
 	}
+}
+
+// again returns the frame at off if all of it is still in memory.
+func (r *reader) again(off int64) (frame, bool) {
+	b := r.buf
+	if off < r.bufOff || off-r.bufOff > int64(len(b)) {
+		return frame{}, false
+	}
+	if b = b[off-r.bufOff:]; len(b) < headerLen {
+		return frame{}, false
+	}
+	fr, n, crc, ok := parseHeader(b)
+	if !ok || fr.segment != r.segment || len(b) < headerLen+n {
+		return frame{}, false
+	}
+	fr.at, fr.payload = place{r.segment, off}, b[headerLen:headerLen+n]
+	return fr, crc32.Checksum(fr.payload, castagnoli()) == crc
 }
 
 // peek returns n bytes from r.off, fewer only at the end.

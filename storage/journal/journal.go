@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -60,10 +59,34 @@ type Journal struct {
 
 // begun is what is remembered of an open flow.
 type begun struct {
-	seg   *segment
-	off   int64
-	since time.Time
-	shown bool // it was stored as open
+	seg     *segment
+	off     int64
+	subject subject
+	since   time.Time
+	shown   bool // it was stored as open
+}
+
+// A subject is what the subject of a question is made of: two that are equal are encoded alike, since what they point to
+// is not changed between Begin and End.
+type subject struct {
+	host exitgate.Host
+	dest exitgate.Destination
+	tls  *exitgate.TLS
+	http *exitgate.Request
+}
+
+func subjectIn(q *exitgate.Question) subject { return subject{q.Host, q.Dest, q.TLS, q.HTTP} }
+
+// appendDifference appends what an End says of its subject, when that of the Begin was s.
+func (s subject) appendDifference(b []byte, q *exitgate.Question) []byte {
+	now := subjectIn(q)
+	if now == s {
+		return append(b, sameSubject)
+	}
+	if s.dest.Addr = q.Dest.Addr; now == s { // the address becomes known between Begin and End
+		return appendAddrPort(append(b, otherAddr), q.Dest.Addr)
+	}
+	return appendSubject(append(b, otherSubject), q)
 }
 
 // Begin writes f and returns when it would survive the death of the process. An error means that f is not recorded.
@@ -73,7 +96,7 @@ func (j *Journal) Begin(ctx context.Context, f *exitgate.Flow) error {
 	}
 	buf := j.pool.Get().(*[]byte)
 	defer j.release(buf)
-	b := storage.AppendParts((*buf)[:headerLen], f)
+	b := appendSubject(appendFlow((*buf)[:headerLen], f), &f.Question)
 	*buf = b
 	if len(b) > headerLen+maxPayload {
 		return fmt.Errorf("begin the record of flow %s: it has %d bytes, more than %d", f.ID, len(b), maxPayload)
@@ -97,11 +120,11 @@ func (j *Journal) begin(b []byte, crc uint32, f *exitgate.Flow) error {
 	if j.bytes+int64(len(b)) > j.o.MaxBytes {
 		return j.errFull()
 	}
-	seg, off, err := j.append(b, header{kind: kindBegin, id: f.ID, time: f.Begin.UnixNano(), format: j.format}, crc)
+	seg, off, err := j.append(b, header{kind: kindBegin, id: f.ID, time: f.Begin.UnixNano()}, crc)
 	if err != nil {
 		return err
 	}
-	j.opened(f.ID, begun{seg: seg, off: off, since: time.Now()})
+	j.opened(f.ID, begun{seg: seg, off: off, subject: subjectIn(&f.Question), since: time.Now()})
 	if j.o.Sync {
 		if err := j.awaitSync(j.written); err != nil {
 			j.forget(f.ID)
@@ -148,27 +171,29 @@ type ended struct {
 func (j *Journal) End(_ context.Context, f *exitgate.Flow) error {
 	buf := j.pool.Get().(*[]byte)
 	defer j.release(buf)
-	b := j.rows.Append((*buf)[:headerLen], f)
-	*buf = b
-	crc := crc32.Checksum(b[headerLen:], castagnoli())
+	b := appendFlow((*buf)[:headerLen], f)
 
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.gone {
 		return fmt.Errorf("end the record of flow %s: %w", f.ID, ErrClosed)
 	}
-	j.tails.publish(f)
-	h := header{kind: kindEnd, id: f.ID, time: f.End.UnixNano(), format: j.format}
+	h := header{kind: kindEnd, id: f.ID, time: f.End.UnixNano()}
 	start, known := j.forget(f.ID)
 	if known {
 		h.begin = place{start.seg.n, start.off}
 		start.seg.kept++
+		b = start.subject.appendDifference(b, &f.Question)
+	} else {
+		b = appendSubject(append(b, otherSubject), &f.Question)
 	}
-	if _, _, err := j.append(b, h, crc); err != nil {
-		if err := j.keep(ended{storage.Row{ID: f.ID, Ended: true, Fields: slices.Clone(b[headerLen:])}, start.seg}, err); err != nil {
+	*buf = b
+	if _, _, err := j.append(b, h, crc32.Checksum(b[headerLen:], castagnoli())); err != nil {
+		if err := j.keep(ended{j.rows.Row(f), start.seg}, err); err != nil {
 			return fmt.Errorf("end the record of flow %s: %w", f.ID, err)
 		}
 	}
+	j.tails.publish(f)
 	if j.stats.Waiting++; j.stats.Waiting == 1 {
 		j.stats.Oldest = f.End
 	}

@@ -3,7 +3,9 @@ package journal
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,7 +16,6 @@ import (
 	"time"
 
 	"github.com/exitgate/exitgate"
-	"github.com/exitgate/exitgate/storage"
 	"github.com/exitgate/exitgate/storage/storagetest"
 )
 
@@ -225,23 +226,28 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestChangedQuestion: what End says of the question holds, whatever Begin said.
-func TestChangedQuestion(t *testing.T) {
+// TestChangedSubject: what End says of the question holds, and it is written again only where it has to be.
+func TestChangedSubject(t *testing.T) {
 	addr := netip.MustParseAddrPort
-	for name, change := range map[string]func(q *exitgate.Question){
-		"not at all":          func(*exitgate.Question) {},
-		"dialled":             func(q *exitgate.Question) { q.Dest.Addr = addr("198.51.100.7:443") },
-		"dialled IPv6":        func(q *exitgate.Question) { q.Dest.Addr = addr("[2001:db8::7]:443") },
-		"dialled with a zone": func(q *exitgate.Question) { q.Dest.Addr = addr(`[fe80::1%"x]:443`) },
-		"another request": func(q *exitgate.Question) {
+	for name, c := range map[string]struct {
+		change func(q *exitgate.Question)
+		full   bool
+	}{
+		"not at all":          {func(*exitgate.Question) {}, false},
+		"dialled":             {func(q *exitgate.Question) { q.Dest.Addr = addr("198.51.100.7:443") }, false},
+		"dialled IPv6":        {func(q *exitgate.Question) { q.Dest.Addr = addr("[2001:db8::7]:443") }, false},
+		"dialled with a zone": {func(q *exitgate.Question) { q.Dest.Addr = addr(`[fe80::1%"x]:443`) }, false},
+		"another request": {func(q *exitgate.Question) {
 			r := *q.HTTP
 			r.Path = "/elsewhere"
 			q.HTTP = &r
-		},
-		"no request":    func(q *exitgate.Question) { q.HTTP = nil },
-		"another hello": func(q *exitgate.Question) { q.TLS = &exitgate.TLS{SNI: "example.org"} },
-		"another host":  func(q *exitgate.Question) { q.Host.Name = "web-02" },
-		"another aim":   func(q *exitgate.Question) { q.Dest.Aim = addr("198.51.100.8:443") },
+		}, true},
+		"no request":            {func(q *exitgate.Question) { q.HTTP = nil }, true},
+		"another hello":         {func(q *exitgate.Question) { q.TLS = &exitgate.TLS{SNI: "example.org"} }, true},
+		"another host":          {func(q *exitgate.Question) { q.Host.Name = "web-02" }, true},
+		"dialled, another port": {func(q *exitgate.Question) { q.Dest.Port, q.Dest.Addr = 80, addr("198.51.100.7:80") }, true},
+		"another aim":           {func(q *exitgate.Question) { q.Dest.Aim = addr("198.51.100.8:443") }, true},
+		"another destination":   {func(q *exitgate.Question) { q.Dest.Host = "example.org" }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -249,8 +255,13 @@ func TestChangedQuestion(t *testing.T) {
 			j := start(t, dir, &m, Options{})
 			begun, ended := pair()
 			begin(t, j, begun)
-			change(&ended.Question)
+			before := j.Stats().Bytes
+			c.change(&ended.Question)
 			end(t, j, ended)
+			full := int64(len(appendSubject(appendFlow(nil, ended), &ended.Question)))
+			if got := j.Stats().Bytes-before > full; got != c.full {
+				t.Errorf("the subject was written again: %v, want %v", got, c.full)
+			}
 			crash(t, j)
 			m.do(nil)
 			j = start(t, dir, &m, Options{})
@@ -260,35 +271,31 @@ func TestChangedQuestion(t *testing.T) {
 	}
 }
 
-// TestOtherFormat: rows that another program left, with other columns, are made anew.
-func TestOtherFormat(t *testing.T) {
+// TestOtherVersion: flows that another version of this program left are kept aside, and their neighbours stored.
+func TestOtherVersion(t *testing.T) {
 	dir := t.TempDir()
 	m := memory{before: down}
 	j := start(t, dir, &m, Options{})
-	j.format++
 	flows := pass(t, j, 3)
 	crash(t, j)
-	m.do(nil)
-	var rows []storage.Row
-	j = start(t, dir, rowsTo{&m, &rows}, Options{})
-	stop(t, j)
-	wantAll(t, &m, flows)
-	for i, r := range rows {
-		if !bytes.Equal(r.Fields, j.rows.Row(flows[i]).Fields) {
-			t.Errorf("row %d is not of the format of this program", i)
-		}
+	b, err := os.ReadFile(segmentName(dir, 1))
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-// rowsTo notes the rows that go to a store.
-type rowsTo struct {
-	storage.FlowWriter
-	rows *[]storage.Row
-}
-
-func (w rowsTo) WriteRows(ctx context.Context, rows []storage.Row) error {
-	*w.rows = append(*w.rows, rows...)
-	return w.FlowWriter.WriteRows(ctx, rows)
+	at := bytes.LastIndex(b, []byte(magic)) // the End of the last flow
+	b[at+60]++
+	binary.LittleEndian.PutUint32(b[at+64:], crc32.Checksum(b[at:at+64], castagnoli()))
+	if err := os.WriteFile(segmentName(dir, 1), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.do(nil)
+	j = start(t, dir, &m, Options{})
+	stop(t, j)
+	wantAll(t, &m, flows[:2])
+	kept, err := filepath.Glob(filepath.Join(dir, "quarantine", "*.flow"))
+	if s := j.Stats(); err != nil || len(kept) != 1 || s.Quarantined != 1 {
+		t.Errorf("%v, %v, %+v", kept, err, s)
+	}
 }
 
 // TestUndialled: an address that Begin knew and End does not is not kept.

@@ -28,7 +28,6 @@ func Open(ctx context.Context, dir string, store storage.FlowWriter, o Options) 
 		done: make(chan struct{}),
 	}
 	j.syncing.L = &j.mu
-	j.format = j.rows.Format()
 	j.pool.New = func() any { b := make([]byte, headerLen, 8<<10); return &b }
 	if err := j.recover(ctx); err != nil {
 		return nil, fmt.Errorf("open the journal %s: %w", dir, errors.Join(err, j.abandon()))
@@ -254,8 +253,9 @@ func (j *Journal) interrupt(last time.Time) error {
 		if f.End = last; f.End.Before(f.Begin) {
 			f.End = f.Begin
 		}
-		frame := j.rows.Append(make([]byte, headerLen), f)
-		h := header{kind: kindEnd, id: id, time: f.End.UnixNano(), begin: place{b.seg.n, b.off}, format: j.format}
+		frame := appendFlow(make([]byte, headerLen), f)
+		frame = appendSubject(append(frame, otherSubject), &f.Question)
+		h := header{kind: kindEnd, id: id, time: f.End.UnixNano(), begin: place{b.seg.n, b.off}}
 		if _, _, err := j.append(frame, h, crc32.Checksum(frame[headerLen:], castagnoli())); err != nil {
 			return err
 		}
@@ -286,7 +286,8 @@ func (j *Journal) began(b begun) (*exitgate.Flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fr.flow()
+	f, _, err := fr.decode(nil)
+	return f, err
 }
 
 func (j *Journal) readCursor() (p place) {
