@@ -70,7 +70,7 @@ func (s *h1server) serveOne() bool {
 		// slow. What only ReadRequest objects to is accounted for when the connection closes without a flow.
 		return false
 	}
-	w := &h1answer{s: s, r: r, h: make(http.Header, 16), length: -1, close: r.Close || s.p.closing.Load()}
+	w := &h1answer{s: s, r: r, h: make(http.Header, 8), length: -1, close: r.Close || s.p.closing.Load()}
 	w.prepareBody()
 	return s.handle(w) && !s.p.closing.Load()
 }

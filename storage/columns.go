@@ -34,13 +34,19 @@ type Column struct {
 	Addr func(*exitgate.Flow) netip.Addr
 
 	raw   func([]byte, *exitgate.Flow) []byte // of a TextColumn: appends what Text makes printable and cuts
+	of    side                                // whose header fields a row has made already for this column
 	limit int
 }
 
 // AppendText appends what c.Text(f) returns; for a long text it leaves no garbage.
 func (c *Column) AppendText(b []byte, f *exitgate.Flow) []byte {
 	n := len(b)
-	if b = c.raw(b, f); len(b)-n <= c.limit && isPrintable(b[n:]) {
+	return c.printable(c.raw(b, f), n)
+}
+
+// printable makes what stands in b from n on printable, and cuts it.
+func (c *Column) printable(b []byte, n int) []byte {
+	if len(b)-n <= c.limit && isPrintable(b[n:]) {
 		return b
 	}
 	return append(b[:n], Printable(string(b[n:]), c.limit)...)
@@ -120,17 +126,17 @@ func Columns() []Column {
 		text("scheme", q(func(r *exitgate.Request) string { return r.Scheme })),
 		long("url", maxURL, q(func(r *exitgate.Request) string { return r.URL })),
 		long("path", maxURL, q(func(r *exitgate.Request) string { return r.Path })),
-		made("request_headers", maxHeaders, func(b []byte, f *exitgate.Flow) []byte {
-			if f.Question.HTTP == nil || len(f.Question.HTTP.Headers) == 0 {
-				return b
+		headers("request_headers", requestSide, func(q *exitgate.Question) map[string][]string {
+			if q.HTTP == nil {
+				return nil
 			}
-			return appendHeaders(b, f.Question.HTTP.Headers)
+			return q.HTTP.Headers
 		}),
-		made("response_headers", maxHeaders, func(b []byte, f *exitgate.Flow) []byte {
-			if f.Question.Response == nil || len(f.Question.Response.Headers) == 0 {
-				return b
+		headers("response_headers", responseSide, func(q *exitgate.Question) map[string][]string {
+			if q.Response == nil {
+				return nil
 			}
-			return appendHeaders(b, f.Question.Response.Headers)
+			return q.Response.Headers
 		}),
 		integer("status", func(f *exitgate.Flow) int64 { return int64(f.Status) }),
 		integer("sent_header", func(f *exitgate.Flow) int64 { return f.Sent.Header }),
@@ -174,6 +180,26 @@ func made(name string, limit int, f func([]byte, *exitgate.Flow) []byte) Column 
 		Text: func(flow *exitgate.Flow) string { return Printable(string(f(make([]byte, 0, 512), flow)), limit) }}
 }
 
+type side uint8
+
+const (
+	noSide side = iota
+	requestSide
+	responseSide
+)
+
+// headers is the JSON of header fields, or nothing when there are none.
+func headers(name string, of side, get func(*exitgate.Question) map[string][]string) Column {
+	c := made(name, maxHeaders, func(b []byte, f *exitgate.Flow) []byte {
+		if h := get(&f.Question); len(h) > 0 {
+			return appendHeaders(b, h)
+		}
+		return b
+	})
+	c.of = of
+	return c
+}
+
 func integer(name string, f func(*exitgate.Flow) int64) Column {
 	return Column{Name: name, Kind: IntColumn, Int: f}
 }
@@ -215,8 +241,20 @@ func Printable(s string, limit int) string {
 	return b.String()
 }
 
+// isPrintable looks at eight bytes at once: in each term, the high bit of a byte is set if that byte, or one before it, is
+// a control character or not ASCII.
 func isPrintable[T string | []byte](s T) bool {
-	for i := 0; i < len(s); i++ {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; len(s)-i >= 8; i += 8 {
+		t := s[i : i+8]
+		x := uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 |
+			uint64(t[4])<<32 | uint64(t[5])<<40 | uint64(t[6])<<48 | uint64(t[7])<<56
+		if (x|(x-ones*0x20)|(x+ones))&highs != 0 {
+			return isPrintableUnicode(string(s[i:]))
+		}
+	}
+	for ; i < len(s); i++ {
 		if s[i] < 0x20 || s[i] >= 0x7f {
 			return isPrintableUnicode(string(s[i:]))
 		}

@@ -28,15 +28,27 @@ func AppendRecord(b []byte, f *exitgate.Flow) []byte { return append(appendRecor
 
 // AppendQuestion appends q as one JSON object.
 func AppendQuestion(b []byte, q *exitgate.Question) []byte {
-	b = AppendAsked(b, q)
-	b[len(b)-1] = ','
-	n := len(b)
-	b = AppendSubject(b, q)
-	return slices.Delete(b, n, n+1) // the opening brace
+	var room [2 << 10]byte
+	return appendQuestion(b, q, appendHeaderJSON(room[:0], q))
 }
 
-// AppendAsked appends the part of q that differs from stage to stage: stage, at, way, response.
-func AppendAsked(b []byte, q *exitgate.Question) []byte {
+// headerJSON is the JSON of the header fields of a question, which a row has twice.
+type headerJSON struct{ request, response []byte }
+
+// appendHeaderJSON makes it, and what it makes is appended to b.
+func appendHeaderJSON(b []byte, q *exitgate.Question) (f headerJSON) {
+	if q.HTTP != nil {
+		b = appendHeaders(b, q.HTTP.Headers)
+		f.request = b
+		b = b[len(b):]
+	}
+	if q.Response != nil {
+		f.response = appendHeaders(b, q.Response.Headers)
+	}
+	return f
+}
+
+func appendQuestion(b []byte, q *exitgate.Question, h headerJSON) []byte {
 	b = append(b, `{"stage":`...)
 	b = appendString(b, string(q.Stage))
 	b = append(b, `,"at":`...)
@@ -47,17 +59,12 @@ func AppendAsked(b []byte, q *exitgate.Question) []byte {
 		b = append(b, `,"response":{"status":`...)
 		b = strconv.AppendInt(b, int64(r.Status), 10)
 		b = append(b, `,"headers":`...)
-		b = appendHeaders(b, r.Headers)
+		b = append(b, h.response...)
 		b = append(b, `,"length":`...)
 		b = strconv.AppendInt(b, r.Length, 10)
 		b = append(b, '}')
 	}
-	return append(b, '}')
-}
-
-// AppendSubject appends the part of q that stays the same once a request was read: host, dest, tls, http.
-func AppendSubject(b []byte, q *exitgate.Question) []byte {
-	b = append(b, `{"host":{"name":`...)
+	b = append(b, `,"host":{"name":`...)
 	b = appendString(b, q.Host.Name)
 	b = append(b, `,"class":`...)
 	b = appendString(b, string(q.Host.Class))
@@ -78,7 +85,7 @@ func AppendSubject(b []byte, q *exitgate.Question) []byte {
 	}
 	if q.HTTP != nil {
 		b = append(b, `,"http":`...)
-		b = appendRequest(b, q.HTTP)
+		b = appendRequest(b, q.HTTP, h.request)
 	}
 	return append(b, '}')
 }
@@ -97,7 +104,7 @@ func appendTLS(b []byte, t *exitgate.TLS) []byte {
 	return append(b, '}')
 }
 
-func appendRequest(b []byte, r *exitgate.Request) []byte {
+func appendRequest(b []byte, r *exitgate.Request, headers []byte) []byte {
 	b = append(b, `{"method":`...)
 	b = appendString(b, r.Method)
 	b = append(b, `,"scheme":`...)
@@ -109,7 +116,7 @@ func appendRequest(b []byte, r *exitgate.Request) []byte {
 	b = append(b, `,"query":`...)
 	b = appendString(b, r.Query)
 	b = append(b, `,"headers":`...)
-	b = appendHeaders(b, r.Headers)
+	b = append(b, headers...)
 	b = append(b, `,"length":`...)
 	b = strconv.AppendInt(b, r.Length, 10)
 	b = append(b, `,"proto":`...)

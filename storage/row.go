@@ -40,16 +40,18 @@ func (e RowEncoder) Row(f *exitgate.Flow) Row {
 
 // Append appends the fields of f.
 func (e RowEncoder) Append(b []byte, f *exitgate.Flow) []byte {
+	var room [2 << 10]byte
+	made := appendHeaderJSON(room[:0], &f.Question)
 	for i := range e.columns {
-		b = appendField(b, &e.columns[i], f)
+		b = appendField(b, &e.columns[i], f, &made)
 	}
 	b, at := openField(b)
 	b = closeField(AppendRecord(b, f), at)
 	b, at = openField(b)
-	return closeField(AppendQuestion(b, &f.Question), at)
+	return closeField(appendQuestion(b, &f.Question, made), at)
 }
 
-func appendField(b []byte, c *Column, f *exitgate.Flow) []byte {
+func appendField(b []byte, c *Column, f *exitgate.Flow, made *headerJSON) []byte {
 	switch c.Kind {
 	case IntColumn:
 		return binary.BigEndian.AppendUint64(appendLength(b, 8), uint64(c.Int(f)))
@@ -65,7 +67,24 @@ func appendField(b []byte, c *Column, f *exitgate.Flow) []byte {
 		return appendAddrField(b, c.Addr(f))
 	}
 	b, at := openField(b)
-	return closeField(c.AppendText(b, f), at)
+	n := len(b)
+	switch {
+	case c.of == requestSide:
+		b = appendSome(b, made.request)
+	case c.of == responseSide:
+		b = appendSome(b, made.response)
+	default:
+		b = c.raw(b, f)
+	}
+	return closeField(c.printable(b, n), at)
+}
+
+// appendSome appends the JSON of header fields unless there are none.
+func appendSome(b, headers []byte) []byte {
+	if len(headers) <= len("null") { // nor {}
+		return b
+	}
+	return append(b, headers...)
 }
 
 // rowEpoch is 2000-01-01 UTC in microseconds since 1970.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/exitgate/exitgate"
@@ -192,32 +191,48 @@ func appendAddrPort(b []byte, a netip.AddrPort) []byte {
 
 // A decoder reads what the functions above appended. Its first error stays, and what is read after it is zero.
 type decoder struct {
-	b   string // what is left; texts are parts of it
+	b   string // texts are parts of it
+	at  int    // of b, what comes next; a place, as moving a pointer costs while garbage is collected
 	bad bool
 }
 
+// left returns how many bytes are left.
+func (d *decoder) left() int { return len(d.b) - d.at }
+
+func (d *decoder) fail() {
+	d.bad, d.at = true, len(d.b)
+}
+
 func (d *decoder) take(n uint64) string {
-	if d.bad || n > uint64(len(d.b)) {
-		d.bad, d.b = true, ""
+	if n > uint64(d.left()) {
+		d.fail()
 		return ""
 	}
-	s := d.b[:n]
-	d.b = d.b[n:]
+	s := d.b[d.at : d.at+int(n)]
+	d.at += int(n)
 	return s
+}
+
+// byte returns the next byte, or 0.
+func (d *decoder) byte() byte {
+	if d.at >= len(d.b) {
+		d.fail()
+		return 0
+	}
+	c := d.b[d.at]
+	d.at++
+	return c
 }
 
 func (d *decoder) uvarint() uint64 {
 	var x uint64
 	for shift := 0; shift < 64; shift += 7 {
-		c := d.take(1)
-		if c == "" {
-			return 0
-		}
-		if x |= uint64(c[0]&0x7f) << shift; c[0] < 0x80 {
+		c := d.byte()
+		if x |= uint64(c&0x7f) << shift; c < 0x80 {
 			return x
 		}
 	}
-	d.bad = true
+	d.fail()
 	return 0
 }
 
@@ -227,7 +242,7 @@ func (d *decoder) varint() int64 {
 }
 
 func (d *decoder) text() string { return d.take(d.uvarint()) }
-func (d *decoder) bool() bool   { return d.take(1) == "\x01" }
+func (d *decoder) bool() bool   { return d.byte() == 1 }
 
 // length returns the length of a list and whether it is there at all. Each element takes at least a byte.
 func (d *decoder) length() (n int, there bool) {
@@ -235,8 +250,8 @@ func (d *decoder) length() (n int, there bool) {
 	if u == 0 {
 		return 0, false
 	}
-	if u--; u > uint64(len(d.b)) {
-		d.bad, d.b = true, ""
+	if u--; u > uint64(d.left()) {
+		d.fail()
 		return 0, false
 	}
 	return int(u), true
@@ -263,8 +278,8 @@ func (d *decoder) headers() map[string][]string {
 	single := make([]string, n) // most fields have one value
 	for i := range n {
 		name := d.text()
-		if strings.HasPrefix(d.b, "\x02") {
-			d.take(1)
+		if d.left() > 0 && d.b[d.at] == 2 { // a list of one
+			d.at++
 			single[i] = d.text()
 			h[name] = single[i : i+1 : i+1]
 			continue
@@ -287,12 +302,12 @@ func (d *decoder) side() exitgate.Side {
 }
 
 func (d *decoder) addr() netip.Addr {
-	switch d.take(1) {
-	case "\x04":
+	switch d.byte() {
+	case 4:
 		var ip [4]byte
 		copy(ip[:], d.take(4))
 		return netip.AddrFrom4(ip)
-	case "\x10":
+	case 16:
 		var ip [16]byte
 		copy(ip[:], d.take(16))
 		a := netip.AddrFrom16(ip)
@@ -339,9 +354,7 @@ func (d *decoder) flow(f *exitgate.Flow) {
 }
 
 func (d *decoder) verdict(v *exitgate.Verdict) {
-	if a := d.take(1); a != "" {
-		v.Action = exitgate.Action(a[0])
-	}
+	v.Action = exitgate.Action(d.byte())
 	v.Rule, v.Reason, v.Revision = d.text(), d.text(), d.text()
 	v.Grant, v.Exemption, v.Raw = d.text(), d.text(), d.bool()
 	v.Limits.RequestBody, v.Limits.ResponseBody = d.varint(), d.varint()

@@ -20,8 +20,8 @@ func TestCodec(t *testing.T) {
 		d := decoder{b: string(b)}
 		d.flow(&got)
 		d.subject(&got.Question)
-		if d.bad || d.b != "" {
-			t.Fatalf("%d bytes of %d are left, bad %v", len(d.b), len(b), d.bad)
+		if d.bad || d.left() > 0 {
+			t.Fatalf("%d bytes of %d are left, bad %v", d.left(), len(b), d.bad)
 		}
 		if a, b := normal(*want), normal(got); !reflect.DeepEqual(a, b) {
 			t.Errorf("got  %+v\nwant %+v", b, a)

@@ -121,16 +121,14 @@ func (fr *frame) decode(begin func() (frame, error)) (f *exitgate.Flow, subject,
 	d.flow(f)
 	what := otherSubject
 	if fr.kind == kindEnd {
-		if s := d.take(1); s != "" {
-			what = s[0]
-		}
+		what = d.byte()
 	}
 	if what == otherSubject {
 		d.subject(&f.Question)
 	} else if subject = fr.subjectOf(&f.Question, begin); what == otherAddr {
 		f.Question.Dest.Addr = d.addrPort()
 	}
-	if d.bad || len(d.b) > 0 {
+	if d.bad || d.left() > 0 {
 		return nil, nil, fmt.Errorf("read flow %s of segment %d at %d: %w", fr.id, fr.at.Segment, fr.at.Offset, errCodec)
 	}
 	return f, subject, nil
@@ -149,7 +147,7 @@ func (fr *frame) subjectOf(q *exitgate.Question, begin func() (frame, error)) er
 	d := decoder{b: string(b.payload)}
 	d.flow(&passed)
 	d.subject(q)
-	if d.bad || len(d.b) > 0 {
+	if d.bad || d.left() > 0 {
 		return errCodec
 	}
 	return nil
