@@ -19,20 +19,24 @@
 // of them is another, or if host or destination are. A request that did change is a new Request.
 //
 // After End returned, nothing that the flow points to (its maps, slices, request, response) is changed any more by
-// anybody: the journal keeps a shallow copy until it is stored, which is what makes draining cheap.
+// anybody: tails are handed the flow as it is.
 //
 // # The files
 //
 // A folder (0700) belongs to one process at a time (a lock file). Segments, 0000000000000001.journal and on (0600), are
-// only ever appended to, and deleted oldest first. A segment is a row of frames, see frame.go: a Begin frame holds the
+// only ever appended to, and given up oldest first. A segment is a row of frames, see frame.go: a Begin frame holds the
 // flow as it began; an End frame holds it as it ended, without the subject of its question when that is what it was but
 // for the address that was dialled, and says where the Begin frame is. The file cursor says up to where every End
 // has been stored; it is a hint, and losing it means that some flows are stored twice over. What cannot be read is kept in
 // the folder quarantine and reported, and its neighbours are not affected.
 //
-//	Begin, End ─▶ segment files ──(only after a restart, or when the queue was full)──┐
-//	     └──────▶ queue in memory, bounded ─▶ drainer: batches, retries for ever ◀────┘─▶ store
+// A file whose segment has been stored becomes a spare, and the next segment is written over it: its pages are in memory
+// and its blocks on the disk, which halves the cost of a write and of a sync. Each frame says which segment it was
+// written to, so that what is left of a file's earlier life is never read. An eighth of MaxBytes is kept so.
+//
+//	Begin, End ─▶ segment files ─▶ drainer: decodes, encodes rows, retries for ever ─▶ store
 //	     └──────▶ tails, bounded, dropping
 //
-// A flow that stays open pins its segment; when nothing else does, its Begin frame is copied forward.
+// There is one way from the disk to the store, in steady state and after a crash. A flow that stays open pins its
+// segment; when nothing else does, its Begin frame is copied forward.
 package journal

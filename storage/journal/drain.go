@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -163,12 +164,19 @@ func (j *Journal) readEnds(b *batch, s *segment, end int64) error {
 		if fr.kind == kindBegin {
 			continue
 		}
+		if len(b.rows)%yieldEvery == 0 {
+			runtime.Gosched()
+		}
 		if err := j.add(b, fr, &r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// yieldEvery is after how many rows, some 100 us, the drainer lets requests go first: on one processor they would wait
+// for a whole batch otherwise.
+const yieldEvery = 16
 
 // add adds the flow of an End frame, which r has just read.
 func (j *Journal) add(b *batch, fr frame, r *reader) error {

@@ -291,9 +291,8 @@ func (j *Journal) closeFiles() error {
 		errs = append(errs, s.f.Close())
 	}
 	for _, s := range j.spares {
-		errs = append(errs, s.f.Close(), os.Remove(s.name))
+		errs = append(errs, s.f.Close())
 	}
-	j.spares = nil
 	errs = append(errs, j.lock.Close())
 	return errors.Join(errs...)
 }

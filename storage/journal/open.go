@@ -56,6 +56,9 @@ func (j *Journal) abandon() error {
 	for _, s := range j.segs {
 		errs = append(errs, s.f.Close())
 	}
+	for _, s := range j.spares {
+		errs = append(errs, s.f.Close())
+	}
 	if j.lock != nil {
 		errs = append(errs, j.lock.Close())
 	}
@@ -70,7 +73,7 @@ func (j *Journal) recover(ctx context.Context) error {
 	if err := j.takeLock(); err != nil {
 		return err
 	}
-	if err := j.removeSpares(); err != nil {
+	if err := j.adoptSpares(); err != nil {
 		return err
 	}
 	numbers, err := j.list()

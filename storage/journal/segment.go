@@ -63,8 +63,8 @@ func (j *Journal) rotate() error {
 	return nil
 }
 
-// maxSpares is how many files are kept for new segments.
-const maxSpares = 2
+// maxSpares is how many files are kept for new segments: an eighth of what the journal may hold.
+func (o *Options) maxSpares() int { return max(2, int(o.MaxBytes/8/o.SegmentBytes)) }
 
 // A spare is a file whose segment has been stored.
 type spare struct {
@@ -142,7 +142,7 @@ func (j *Journal) trim() {
 // discard keeps the file of a segment as a spare, or deletes it. A file that failed once is not trusted again. Called
 // with mu held.
 func (j *Journal) discard(s *segment) error {
-	if len(j.spares) < maxSpares && !s.failed && s.size > j.o.SegmentBytes/2 && s.size <= j.o.SegmentBytes {
+	if len(j.spares) < j.o.maxSpares() && !s.failed && s.size > j.o.SegmentBytes/2 && s.size <= j.o.SegmentBytes {
 		name := strings.TrimSuffix(s.name, ".journal") + spareSuffix
 		if err := os.Rename(s.name, name); err == nil {
 			j.spares = append(j.spares, spare{s.f, name})
@@ -154,13 +154,26 @@ func (j *Journal) discard(s *segment) error {
 
 const spareSuffix = ".spare"
 
-// removeSpares deletes the spare files that an earlier process left.
-func (j *Journal) removeSpares() error {
+// adoptSpares takes over the spare files that an earlier process left, and deletes those that are too many.
+func (j *Journal) adoptSpares() error {
 	names, err := filepath.Glob(filepath.Join(escapeGlob(j.dir), "*"+spareSuffix))
-	for _, name := range names {
-		err = errors.Join(err, os.Remove(name))
+	if err != nil {
+		return err
 	}
-	return err
+	for _, name := range names {
+		if len(j.spares) == j.o.maxSpares() {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+			continue
+		}
+		f, err := j.o.openFile(name, false)
+		if err != nil {
+			return err
+		}
+		j.spares = append(j.spares, spare{f, name})
+	}
+	return nil
 }
 
 // readFrame returns the frame at p of segment s, with a payload of its own.
