@@ -212,10 +212,10 @@ func (g *gateway) openPolicy(ctx context.Context) error {
 
 // data is what the policy decides from besides its directory.
 func (g *gateway) data(ctx context.Context, c *Config) (d policy.Data, err error) {
-	if d.Grants, err = g.store.Grants(ctx); err != nil {
+	if d.Grants, err = storage.Grants(ctx, g.store); err != nil {
 		return d, fmt.Errorf("read the grants from the store: %w", err)
 	}
-	if d.Exemptions, err = g.store.Exemptions(ctx); err != nil {
+	if d.Exemptions, err = storage.Exemptions(ctx, g.store); err != nil {
 		return d, fmt.Errorf("read the exemptions from the store: %w", err)
 	}
 	for name, class := range c.Classes {

@@ -44,7 +44,7 @@ func (g *gateway) hostNamed(name string) (exitgate.Host, bool) {
 }
 
 func (g *gateway) audit(ctx context.Context, limit int) ([]web.Entry, error) {
-	list, err := g.store.Audit(ctx, 0, limit)
+	list, err := g.store.Audit(ctx, storage.AuditFilter{Limit: limit})
 	if err != nil {
 		return nil, fmt.Errorf("read the audit trail: %w", err)
 	}
@@ -55,29 +55,30 @@ func (g *gateway) audit(ctx context.Context, limit int) ([]web.Entry, error) {
 	return out, nil
 }
 
-// A ledger is one of the store's two, with what stands in files beside it.
+// A ledger is one kind of the store's documents, with what stands in files beside it.
 type ledger[T any] struct {
-	list   func() []T // all that the policy has loaded
-	put    func(context.Context, T, storage.Change) error
-	remove func(context.Context, string, storage.Change) error
+	store storage.Ledger
+	kind  string
+	list  func() []T // all that the policy has loaded
+	put   func(context.Context, storage.Ledger, T, storage.Change) error
 }
 
 func (g *gateway) grants() ledger[exitgate.Grant] {
-	return ledger[exitgate.Grant]{g.policy.Grants, g.store.PutGrant, g.store.RemoveGrant}
+	return ledger[exitgate.Grant]{g.store, storage.KindGrant, g.policy.Grants, storage.PutGrant}
 }
 
 func (g *gateway) exemptions() ledger[exitgate.Exemption] {
-	return ledger[exitgate.Exemption]{g.policy.Exemptions, g.store.PutExemption, g.store.RemoveExemption}
+	return ledger[exitgate.Exemption]{g.store, storage.KindExemption, g.policy.Exemptions, storage.PutExemption}
 }
 
 func (l ledger[T]) List(context.Context) ([]T, error) { return l.list(), nil }
 
 func (l ledger[T]) Put(ctx context.Context, entry T, c web.Change) error {
-	return l.put(ctx, entry, change(c))
+	return l.put(ctx, l.store, entry, change(c))
 }
 
 func (l ledger[T]) Remove(ctx context.Context, id string, c web.Change) error {
-	return absent(l.remove(ctx, id, change(c)))
+	return absent(storage.Remove(ctx, l.store, l.kind, id, change(c)))
 }
 
 func change(c web.Change) storage.Change {

@@ -27,6 +27,7 @@ var migrations embed.FS
 type Options struct {
 	Writers      int32         // connections that write; 4
 	Readers      int32         // connections that search; 8
+	Ledger       int32         // connections for the ledger, uses and keys, which neither writers nor searches hold up; 4
 	QueryTimeout time.Duration // for one search, kept by the server (statement_timeout); 30 s
 }
 
@@ -37,6 +38,9 @@ func (o Options) withDefaults() Options {
 	if o.Readers <= 0 {
 		o.Readers = 8
 	}
+	if o.Ledger <= 0 {
+		o.Ledger = 4
+	}
 	if o.QueryTimeout <= 0 {
 		o.QueryTimeout = 30 * time.Second
 	}
@@ -44,6 +48,8 @@ func (o Options) withDefaults() Options {
 }
 
 type store struct {
+	ledger *pgxpool.Pool // for all that is not a flow
+
 	write, read *pgxpool.Pool
 	columns     []storage.Column
 	begin       int    // of columns: when a flow began
@@ -73,6 +79,11 @@ func open(ctx context.Context, url string, o Options) (*store, error) {
 		return nil, err
 	}
 	if s.read, err = connect(ctx, url, o.Readers, o.QueryTimeout); err != nil {
+		s.write.Close()
+		return nil, err
+	}
+	if s.ledger, err = connect(ctx, url, o.Ledger, 0); err != nil {
+		s.read.Close()
 		s.write.Close()
 		return nil, err
 	}
@@ -187,6 +198,7 @@ func (s *store) Ping(ctx context.Context) error {
 
 func (s *store) Close() error {
 	s.read.Close()
+	s.ledger.Close()
 	s.write.Close()
 	return nil
 }

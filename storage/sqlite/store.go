@@ -20,8 +20,9 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// readers is how many queries run at once. More only wait for the same disk.
-const readers = 4
+// readers is how many searches run at once. More only wait for the same disk. The ledger has connections of its own,
+// which searches do not hold up.
+const readers, ledgerReaders = 4, 2
 
 // busyTimeout bounds how long a call waits for another process that holds the file.
 const busyTimeout = 10 * time.Second
@@ -30,6 +31,7 @@ type store struct {
 	path   string
 	write  *sql.DB // one connection
 	read   *sql.DB
+	ledger *sql.DB // reads documents, the audit trail, uses and keys
 	insert insert
 }
 
@@ -59,6 +61,9 @@ func open(ctx context.Context, path string) (*store, error) {
 	}
 	if s.read, err = connect(abs, readers, "query_only(1)"); err != nil {
 		return nil, errors.Join(err, s.write.Close())
+	}
+	if s.ledger, err = connect(abs, ledgerReaders, "query_only(1)"); err != nil {
+		return nil, errors.Join(err, s.read.Close(), s.write.Close())
 	}
 	if err = s.migrate(ctx); err == nil {
 		s.insert, err = prepare(ctx, s.write)
@@ -146,5 +151,5 @@ func (s *store) Ping(ctx context.Context) error {
 }
 
 func (s *store) Close() error {
-	return errors.Join(s.insert.close(), s.read.Close(), s.write.Close())
+	return errors.Join(s.insert.close(), s.read.Close(), s.ledger.Close(), s.write.Close())
 }

@@ -135,7 +135,7 @@ func TestAuditIsKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "flows.db")
 	s := openAt(t, path)
 	defer s.Close()
-	if err := s.PutGrant(t.Context(), exitgate.Grant{ID: "g"}, storage.Change{Who: "ada", Reason: "why"}); err != nil {
+	if err := storage.PutGrant(t.Context(), s, exitgate.Grant{ID: "g"}, storage.Change{Who: "ada", Reason: "why"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{"DELETE FROM audit", "UPDATE audit SET who = 'eve'"} {

@@ -254,7 +254,7 @@ func cancelled(t *testing.T, s storage.Store) {
 	if _, err := s.Flows(ctx, storage.Filter{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("read with a cancelled context: %v", err)
 	}
-	if err := s.PutGrant(ctx, exitgate.Grant{ID: "g"}, change()); !errors.Is(err, context.Canceled) {
+	if err := storage.PutGrant(ctx, s, exitgate.Grant{ID: "g"}, change()); !errors.Is(err, context.Canceled) {
 		t.Errorf("put with a cancelled context: %v", err)
 	}
 	if n := len(search(t, s, storage.Filter{})); n != 0 {

@@ -27,34 +27,34 @@ func fullGrant(id string) exitgate.Grant {
 
 func grants(t *testing.T, s storage.Store) {
 	ctx := t.Context()
-	if all, err := s.Grants(ctx); err != nil || len(all) != 0 {
+	if all, err := storage.Grants(ctx, s); err != nil || len(all) != 0 {
 		t.Fatalf("an empty store has grants %v, %v", all, err)
 	}
 	b, a := fullGrant("b"), fullGrant("a")
 	for _, g := range []exitgate.Grant{b, a} {
-		if err := s.PutGrant(ctx, g, change()); err != nil {
+		if err := storage.PutGrant(ctx, s, g, change()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b.Methods = nil
-	if err := s.PutGrant(ctx, b, change()); err != nil {
+	if err := storage.PutGrant(ctx, s, b, change()); err != nil {
 		t.Fatal(err)
 	}
-	all, err := s.Grants(ctx)
+	all, err := storage.Grants(ctx, s)
 	if want := []exitgate.Grant{a, b}; err != nil || !reflect.DeepEqual(all, want) {
 		t.Errorf("grants:\n got %+v, %v\nwant %+v", all, err, want)
 	}
-	if err := s.RemoveGrant(ctx, "b", change()); err != nil {
+	if err := storage.Remove(ctx, s, storage.KindGrant, "b", change()); err != nil {
 		t.Error(err)
 	}
-	if err := s.RemoveGrant(ctx, "b", change()); !errors.Is(err, storage.ErrNotFound) {
+	if err := storage.Remove(ctx, s, storage.KindGrant, "b", change()); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("removed a second time: %v, want ErrNotFound", err)
 	}
 	b.Source = ""
 	value, _ := json.Marshal(b)
 	wantTrail(t, s, []storage.Entry{
-		{At: micro(Start()), Who: "ada", Action: storage.GrantRemove, Object: "b", Reason: change().Reason, Value: value},
-		{At: micro(Start()), Who: "ada", Action: storage.GrantPut, Object: "b", Reason: change().Reason, Value: value},
+		{At: micro(Start()), Who: "ada", Action: "grant.remove", Object: "b", Reason: change().Reason, Value: value},
+		{At: micro(Start()), Who: "ada", Action: "grant.put", Object: "b", Reason: change().Reason, Value: value},
 	}, 4)
 }
 
@@ -63,7 +63,7 @@ func micro(t time.Time) time.Time { return t.Truncate(time.Microsecond) }
 // wantTrail fails t when the newest entries are not want, or when there are not total entries in all.
 func wantTrail(t *testing.T, s storage.Store, want []storage.Entry, total int) {
 	t.Helper()
-	got, err := s.Audit(t.Context(), 0, 0)
+	got, err := s.Audit(t.Context(), storage.AuditFilter{})
 	if err != nil || len(got) != total {
 		t.Fatalf("%d audit entries, %v, want %d", len(got), err, total)
 	}
@@ -79,39 +79,39 @@ func exemptions(t *testing.T, s storage.Store) {
 	ctx := t.Context()
 	e := exitgate.Exemption{ID: "pinned", Class: "phone", To: "push.example.org", Ports: []uint16{443, 5223}, Raw: true, MaxBytes: 1 << 30,
 		Reason: "pins its certificate", By: "ada", At: Start(), Until: Start().AddDate(0, 1, 0), Source: storage.SourceStore}
-	if err := s.PutExemption(ctx, e, change()); err != nil {
+	if err := storage.PutExemption(ctx, s, e, change()); err != nil {
 		t.Fatal(err)
 	}
-	all, err := s.Exemptions(ctx)
+	all, err := storage.Exemptions(ctx, s)
 	if err != nil || len(all) != 1 || !reflect.DeepEqual(all[0], e) {
 		t.Errorf("exemptions:\n got %+v, %v\nwant %+v", all, err, e)
 	}
-	if err := s.RemoveExemption(ctx, "pinned", change()); err != nil {
+	if err := storage.Remove(ctx, s, storage.KindExemption, "pinned", change()); err != nil {
 		t.Error(err)
 	}
-	if all, err := s.Exemptions(ctx); err != nil || len(all) != 0 {
+	if all, err := storage.Exemptions(ctx, s); err != nil || len(all) != 0 {
 		t.Errorf("after it was removed: %v, %v", all, err)
 	}
-	if err := s.RemoveExemption(ctx, "pinned", change()); !errors.Is(err, storage.ErrNotFound) {
+	if err := storage.Remove(ctx, s, storage.KindExemption, "pinned", change()); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("removed a second time: %v, want ErrNotFound", err)
 	}
 	e.Source = ""
 	value, _ := json.Marshal(e)
 	wantTrail(t, s, []storage.Entry{
-		{At: micro(Start()), Who: "ada", Action: storage.ExemptionRemove, Object: "pinned", Reason: change().Reason, Value: value},
+		{At: micro(Start()), Who: "ada", Action: "exemption.remove", Object: "pinned", Reason: change().Reason, Value: value},
 	}, 2)
 }
 
 func auditPages(t *testing.T, s storage.Store) {
 	for i := range 7 {
-		if err := s.PutGrant(t.Context(), fullGrant(fmt.Sprint("g", i)), change()); err != nil {
+		if err := storage.PutGrant(t.Context(), s, fullGrant(fmt.Sprint("g", i)), change()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var objects []string
 	var before int64
 	for {
-		page, err := s.Audit(t.Context(), before, 3)
+		page, err := s.Audit(t.Context(), storage.AuditFilter{Before: before, Limit: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,16 +138,16 @@ func changeSaysWhoAndWhy(t *testing.T, s storage.Store) {
 		{"", change()},
 		{"g\x00", change()},
 	} {
-		if err := s.PutGrant(t.Context(), fullGrant(c.id), c.c); err == nil {
+		if err := storage.PutGrant(t.Context(), s, fullGrant(c.id), c.c); err == nil {
 			t.Errorf("id %q, change %+v: was taken", c.id, c.c)
 		}
 	}
 	poisoned := change()
 	poisoned.Reason = "a\x00b\xff"
-	if err := s.PutGrant(t.Context(), fullGrant("g"), poisoned); err != nil {
+	if err := storage.PutGrant(t.Context(), s, fullGrant("g"), poisoned); err != nil {
 		t.Errorf("a reason that is not printable: %v", err)
 	}
-	if got, err := s.Audit(t.Context(), 0, 0); err != nil || len(got) != 1 || got[0].Reason != `a\x00b\xff` {
+	if got, err := s.Audit(t.Context(), storage.AuditFilter{}); err != nil || len(got) != 1 || got[0].Reason != `a\x00b\xff` {
 		t.Errorf("audit: %+v, %v", got, err)
 	}
 }
