@@ -3,7 +3,6 @@ package storagetest
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -11,10 +10,6 @@ import (
 	"github.com/exitgate/exitgate"
 	"github.com/exitgate/exitgate/storage"
 )
-
-func change() storage.Change {
-	return storage.Change{At: Start(), Who: "ada", Reason: "ticket 7: the build needs it"}
-}
 
 func fullGrant(id string) exitgate.Grant {
 	return exitgate.Grant{
@@ -100,54 +95,4 @@ func exemptions(t *testing.T, s storage.Store) {
 	wantTrail(t, s, []storage.Entry{
 		{At: micro(Start()), Who: "ada", Action: "exemption.remove", Object: "pinned", Reason: change().Reason, Value: value},
 	}, 2)
-}
-
-func auditPages(t *testing.T, s storage.Store) {
-	for i := range 7 {
-		if err := storage.PutGrant(t.Context(), s, fullGrant(fmt.Sprint("g", i)), change()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var objects []string
-	var before int64
-	for {
-		page, err := s.Audit(t.Context(), storage.AuditFilter{Before: before, Limit: 3})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range page {
-			objects = append(objects, e.Object)
-			before = e.Seq
-		}
-		if len(page) < 3 {
-			break
-		}
-	}
-	if want := []string{"g6", "g5", "g4", "g3", "g2", "g1", "g0"}; !reflect.DeepEqual(objects, want) {
-		t.Errorf("objects %v, want %v", objects, want)
-	}
-}
-
-func changeSaysWhoAndWhy(t *testing.T, s storage.Store) {
-	for _, c := range []struct {
-		id string
-		c  storage.Change
-	}{
-		{"g", storage.Change{Reason: "why"}},
-		{"g", storage.Change{Who: "who"}},
-		{"", change()},
-		{"g\x00", change()},
-	} {
-		if err := storage.PutGrant(t.Context(), s, fullGrant(c.id), c.c); err == nil {
-			t.Errorf("id %q, change %+v: was taken", c.id, c.c)
-		}
-	}
-	poisoned := change()
-	poisoned.Reason = "a\x00b\xff"
-	if err := storage.PutGrant(t.Context(), s, fullGrant("g"), poisoned); err != nil {
-		t.Errorf("a reason that is not printable: %v", err)
-	}
-	if got, err := s.Audit(t.Context(), storage.AuditFilter{}); err != nil || len(got) != 1 || got[0].Reason != `a\x00b\xff` {
-		t.Errorf("audit: %+v, %v", got, err)
-	}
 }
