@@ -9,8 +9,11 @@ import (
 	"github.com/exitgate/exitgate/storage/storagetest"
 )
 
-func open(t testing.TB, c *pgtest.Cluster) storage.Store {
-	s, err := postgres.Open(t.Context(), c.Database(t), postgres.Options{})
+func open(t testing.TB, c *pgtest.Cluster) storage.Store { return openAt(t, c.Database(t)) }
+
+func openAt(t testing.TB, url string) storage.Store {
+	t.Helper()
+	s, err := postgres.Open(t.Context(), url, postgres.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,4 +23,12 @@ func open(t testing.TB, c *pgtest.Cluster) storage.Store {
 func TestStore(t *testing.T) {
 	c := pgtest.New(t, "fsync=off")
 	storagetest.Test(t, func(t *testing.T) storage.Store { return open(t, c) })
+}
+
+func TestShared(t *testing.T) {
+	c := pgtest.New(t, "fsync=off", "deadlock_timeout=200ms")
+	storagetest.TestShared(t, func(t *testing.T) func() storage.Store {
+		url := c.Database(t)
+		return func() storage.Store { return openAt(t, url) }
+	})
 }

@@ -34,6 +34,13 @@ func TestStore(t *testing.T) {
 	storagetest.Test(t, func(t *testing.T) storage.Store { return open(t) })
 }
 
+func TestShared(t *testing.T) {
+	storagetest.TestShared(t, func(t *testing.T) func() storage.Store {
+		path := filepath.Join(t.TempDir(), "shared.db")
+		return func() storage.Store { return openAt(t, path) }
+	})
+}
+
 func BenchmarkWriteFlows(b *testing.B) { storagetest.BenchmarkWriteFlows(b, open(b)) }
 
 // raw opens the file as any other program would.
