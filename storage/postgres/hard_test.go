@@ -72,6 +72,8 @@ func TestDatabase(t *testing.T) {
 		}
 	})
 	t.Run("Partitions", func(t *testing.T) { partitions(t, c) })
+	t.Run("FromVersion1", func(t *testing.T) { fromVersion1(t, c) })
+	t.Run("TwoProcesses", func(t *testing.T) { twoProcesses(t, c) })
 	t.Run("NewerSchema", func(t *testing.T) {
 		url := c.Database(t)
 		s, err := postgres.Open(t.Context(), url, postgres.Options{})
@@ -304,4 +306,8 @@ func TestServerHangs(t *testing.T) {
 
 func BenchmarkWriteFlows(b *testing.B) {
 	storagetest.BenchmarkWriteFlows(b, open(b, pgtest.New(b)))
+}
+
+func BenchmarkLedger(b *testing.B) {
+	storagetest.BenchmarkLedger(b, open(b, pgtest.New(b)))
 }

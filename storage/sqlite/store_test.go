@@ -43,6 +43,8 @@ func TestShared(t *testing.T) {
 
 func BenchmarkWriteFlows(b *testing.B) { storagetest.BenchmarkWriteFlows(b, open(b)) }
 
+func BenchmarkLedger(b *testing.B) { storagetest.BenchmarkLedger(b, open(b)) }
+
 // raw opens the file as any other program would.
 func raw(t *testing.T, path string) *sql.DB {
 	t.Helper()
@@ -136,6 +138,28 @@ func TestCannotOpen(t *testing.T) {
 			t.Errorf("%s: %v, want it to say %q", path, err, want)
 		}
 	}
+}
+
+// TestFromVersion1 opens a file that was made before there was a ledger.
+func TestFromVersion1(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flows.db")
+	schema, err := os.ReadFile("migrations/0001_flows.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := raw(t, path)
+	exec := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := db.Exec(statement, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(string(schema))
+	exec("PRAGMA user_version = 1")
+	storagetest.BeforeLedger(t, "1772600767000000", exec)
+	s := openAt(t, path)
+	defer s.Close()
+	storagetest.AfterLedger(t, s)
 }
 
 func TestAuditIsKept(t *testing.T) {

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -42,4 +43,42 @@ func CPU() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkLedger lists 100,000 grants, asks for the revision, and changes one grant among them.
+func BenchmarkLedger(b *testing.B, s storage.Store) {
+	defer s.Close()
+	g := exitgate.Grant{Class: "build", To: "*.example.com", Methods: []string{"GET", "POST"}, Paths: []string{"/a/*"}, Reason: "ticket 7", By: "ada", At: Start()}
+	edits := make([]storage.Edit, storage.MaxEdits)
+	for n := 0; n < 100_000; n += len(edits) {
+		for i := range edits {
+			g.ID = fmt.Sprintf("g%06d", n+i)
+			edits[i], _ = storage.Put(storage.KindGrant, g.ID, g, 0)
+		}
+		if _, err := s.Apply(b.Context(), change(), edits...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, f := range map[string]func() error{
+		"Documents": func() error { _, err := s.Documents(b.Context(), storage.KindGrant); return err },
+		"Grants":    func() error { _, err := storage.Grants(b.Context(), s); return err },
+		"Revision":  func() error { _, err := s.Revision(b.Context()); return err },
+		"Apply":     func() error { return storage.PutGrant(b.Context(), s, g, change()) },
+		"Audit": func() error {
+			_, err := s.Audit(b.Context(), storage.AuditFilter{Kind: "grant", Who: "ada"})
+			return err
+		},
+		"AuditNobody": func() error {
+			_, err := s.Audit(b.Context(), storage.AuditFilter{Kind: "host", Who: "bob", Object: "h"})
+			return err
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
