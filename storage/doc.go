@@ -1,5 +1,5 @@
-// Package storage keeps what the gateway must not lose: the record of every crossing, and the grants and
-// exemptions that were made while it ran, with who made them and why.
+// Package storage keeps what the gateway must not lose: the record of every crossing, and all that people and machines
+// changed while it ran, with who changed it and why.
 //
 // # What is promised
 //
@@ -17,6 +17,26 @@
 // \udcHH (the convention of PEP 383), so that the evidence is complete. No value of a flow can make its row, or a
 // neighbour's, fail.
 //
+// # What changes at run time
+//
+// A [Ledger] holds documents: grants, exemptions, classes, hosts, tokens, requests. The store does not know what they
+// mean; it knows a kind, an id, a version and JSON. Each change is numbered, and the number is three things at once: the
+// line of the audit trail, the version of the document, and the revision that gateways poll for. Who sees a number sees
+// all that came before it, so that a gateway follows the changes of all the others by asking for what is new:
+//
+//	seen ◀─ Revision              cheap, a few times a second
+//	news ◀─ Audit{After: have}    which documents were changed, each in the order of its number
+//	each ◀─ Document              as it is now, or ErrNotFound
+//
+// Two that change the same document never undo each other's work unseen: an edit says which version it was made from.
+// [Update] does that for a document that is read as a Go value.
+//
+// Secrets are not for documents: the audit trail keeps every value and cannot forget. Their hashes may be there.
+//
+// [Uses] count what was used, and when last. They change all the time and nobody decided them, so they are not audited
+// and raise no revision. [KV] is for what must be decided once among all gateways, in the words of who needs it: the
+// certificate authority keeps the tokens that it has seen there.
+//
 // # The shape of a row
 //
 // Two columns hold the flow: question, the exact JSON of what was judged, and record, the JSON of everything else.
@@ -30,5 +50,7 @@
 // data path never waits for a database.
 //
 //	engine ─ Begin, End ─▶ journal (disk) ─ batches ─▶ Store ◀─ Flows, Flow ─ console, command line
-//	                          └─ Tail ─▶ flows --follow
+//	                          └─ Tail ─▶ flows --follow  ▲ ▲
+//	administrative API, enrolment ─ Apply, Documents ────┘ │
+//	certificate authority ─ KV ────────────────────────────┘
 package storage

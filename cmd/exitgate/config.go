@@ -85,7 +85,7 @@ type Policy struct {
 	Dir string `yaml:"dir"`
 }
 
-// Store says where flows, grants and exemptions are kept.
+// Store says where flows are kept, and what was changed at run time.
 type Store struct {
 	// sqlite:PATH for the embedded store, or postgres://... Default: flows.db in data_dir.
 	URL StoreURL `yaml:"url"`

@@ -98,7 +98,7 @@ func auditCommand() *cobra.Command {
 	var output string
 	var limit int
 	c := &cobra.Command{
-		Use: "audit", Short: "List who changed grants and exemptions, and why",
+		Use: "audit", Short: "List who changed what, and why",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var list []web.Entry

@@ -73,6 +73,7 @@ func TestDatabase(t *testing.T) {
 	})
 	t.Run("Partitions", func(t *testing.T) { partitions(t, c) })
 	t.Run("FromVersion1", func(t *testing.T) { fromVersion1(t, c) })
+	t.Run("ChangesAreSynced", func(t *testing.T) { changesAreSynced(t, c) })
 	t.Run("TwoProcesses", func(t *testing.T) { twoProcesses(t, c) })
 	t.Run("NewerSchema", func(t *testing.T) {
 		url := c.Database(t)

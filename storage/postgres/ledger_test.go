@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/exitgate/exitgate/storage"
 	"github.com/exitgate/exitgate/storage/postgres/pgtest"
 	"github.com/exitgate/exitgate/storage/storagetest"
 )
@@ -104,5 +106,32 @@ func TestRedeemer(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println(ok)
+	}
+}
+
+// changesAreSynced: changes, keys and uses wait for the disk where flows do not, and for no less than the server says.
+func changesAreSynced(t *testing.T, c *pgtest.Cluster) {
+	for setting, want := range map[string]string{"off": "on", "remote_apply": "remote_apply"} {
+		url := c.Database(t)
+		openAt(t, url).Close()
+		exec(t, url, `CREATE TABLE noted (setting text);
+			CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NEW;
+			END $$;
+			CREATE TRIGGER note BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION note();
+			CREATE TRIGGER note BEFORE INSERT ON kv FOR EACH ROW EXECUTE FUNCTION note();
+			CREATE TRIGGER note BEFORE INSERT ON uses FOR EACH ROW EXECUTE FUNCTION note();
+			DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = `+setting+`', current_database()); END $$`)
+		s := openAt(t, url)
+		defer s.Close()
+		_, err := s.Apply(t.Context(), storage.Change{Who: "ada", Reason: "why"}, storage.Edit{Kind: "host", ID: "h", Value: []byte(`{}`)})
+		_, _, swapErr := s.KV().CompareAndSwap(t.Context(), "used", []byte("k"), nil, []byte("v"))
+		useErr := s.Used(t.Context(), []storage.Use{{Kind: "host", ID: "h"}})
+		if err := errors.Join(err, swapErr, useErr); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(t, url, `SELECT count(*) FROM noted WHERE setting = '`+want+`'`); n != 3 {
+			t.Errorf("where the server says %s, %d of 3 changes were made with %s", setting, n, want)
+		}
 	}
 }

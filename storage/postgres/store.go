@@ -75,14 +75,14 @@ func open(ctx context.Context, url string, o Options) (*store, error) {
 	s.copyIn, s.insert = statements(s.columns)
 	s.begin = slices.IndexFunc(s.columns, func(c storage.Column) bool { return c.Name == "begin" })
 	var err error
-	if s.write, err = connect(ctx, url, o.Writers, 0); err != nil {
+	if s.write, err = connect(ctx, url, o.Writers, 0, useLZ4); err != nil {
 		return nil, err
 	}
-	if s.read, err = connect(ctx, url, o.Readers, o.QueryTimeout); err != nil {
+	if s.read, err = connect(ctx, url, o.Readers, o.QueryTimeout, useLZ4); err != nil {
 		s.write.Close()
 		return nil, err
 	}
-	if s.ledger, err = connect(ctx, url, o.Ledger, 0); err != nil {
+	if s.ledger, err = connect(ctx, url, o.Ledger, 0, syncCommits); err != nil {
 		s.read.Close()
 		s.write.Close()
 		return nil, err
@@ -100,7 +100,8 @@ func open(ctx context.Context, url string, o Options) (*store, error) {
 	return s, nil
 }
 
-func connect(ctx context.Context, url string, conns int32, timeout time.Duration) (*pgxpool.Pool, error) {
+// connect makes a pool, each of whose connections begins with setup.
+func connect(ctx context.Context, url string, conns int32, timeout time.Duration, setup func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %s", redact(err))
@@ -116,13 +117,20 @@ func connect(ctx context.Context, url string, conns int32, timeout time.Duration
 	if strings.Contains(c.ConnConfig.Host, "@") { // or a part of the password would be looked up as a host, and printed
 		return nil, errors.New("read the database URL: its host has an @ in it (percent-encode what is special in the password)")
 	}
-	c.AfterConnect = useLZ4
+	c.AfterConnect = setup
 	return pgxpool.NewWithConfig(ctx, c)
 }
 
 // useLZ4 makes the server compress with lz4 where it can: its old default costs several times as much, for each flow.
 func useLZ4(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals)`)
+	return err
+}
+
+// syncCommits makes a commit wait for the disk where the server would not: who turned that off did it for the flows, and a
+// token that is good once must not be good again after a crash.
+func syncCommits(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`)
 	return err
 }
 

@@ -17,5 +17,7 @@
 // reads it, as it stands there (not cut, control characters unescaped, address and port together). Read the view.
 //
 // One connection writes, since SQLite has one writer anyway and waiting in Go is fair and can be cancelled; a few others
-// read, and neither waits for the other (WAL).
+// read, and neither waits for the other (WAL). Every transaction that writes takes the file's lock first, so that what it
+// reads cannot change before it ends: it is what makes versions, numbers of changes and compare-and-swap hold, between
+// processes as well.
 package sqlite

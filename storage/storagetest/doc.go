@@ -5,6 +5,7 @@
 //		storagetest.Test(t, func(t *testing.T) storage.Store { return openEmptyStore(t) })
 //	}
 //
-// It promises that a store which passes keeps what package storage says of stores: fidelity, idempotence, order, the
-// same answers to queries as [storage.Filter.Match], and no harm from hostile values.
+// and as many for [TestShared], which opens one database twice. They promise that a store which passes keeps what package
+// storage says of stores: fidelity, idempotence, order, the same answers to queries as [storage.Filter.Match], one winner
+// where only one may win, no change that is skipped by who follows them, and no harm from hostile values.
 package storagetest
