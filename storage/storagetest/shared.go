@@ -151,7 +151,7 @@ func updatesAddUp(t *testing.T, a, b storage.Store) {
 
 // numbersInOrder: who saw a revision finds every change up to it, however the writers overlap.
 func numbersInOrder(t *testing.T, a, b storage.Store) {
-	const each = 25
+	const each = 10
 	var writing sync.WaitGroup
 	var done atomic.Bool
 	writing.Go(func() {
@@ -262,17 +262,17 @@ func swapsAddUp(t *testing.T, a, b storage.Store) {
 	wantKey(t, a.KV(), "b", "n", []byte(strconv.Itoa(racers*each)))
 }
 
-// usesAddUp: gateways that tell of the same uses in any order, and two that remove documents meanwhile, wait for one
+// usesAddUp: gateways that tell of the same uses in any order, and some that remove documents meanwhile, wait for one
 // another but never for good.
 func usesAddUp(t *testing.T, a, b storage.Store) {
-	const each, things = 15, 50
+	const each, things = 4, 50
 	race(a, b, func(racer int, s storage.Store) {
 		for i := range each {
 			uses, puts, removals := someUses(things, racer%2 == 0, Start().Add(time.Duration(i*racers+racer)*time.Second))
 			if err := s.Used(context.Background(), uses); err != nil {
 				t.Error(err)
 			}
-			if racer > 1 {
+			if racer >= racers/2 {
 				continue
 			}
 			for _, edits := range [][]storage.Edit{puts, removals} {
