@@ -18,10 +18,10 @@ type KV interface {
 	Put(ctx context.Context, bucket string, key, value []byte) error
 	// Delete removes a key; one that is not there is no error.
 	Delete(ctx context.Context, bucket string, key []byte) error
-	// CompareAndSwap writes new if the value is old, and reports whether it did. An old that is nil means that the key
-	// must be absent, a new that is nil removes it; an empty one is a value. It returns the value that is there after
+	// CompareAndSwap writes next if the value is old, and reports whether it did. An old that is nil means that the key
+	// must be absent, a next that is nil removes it; an empty one is a value. It returns the value that is there after
 	// the call, nil when there is none: it differs from old unless it was swapped.
-	CompareAndSwap(ctx context.Context, bucket string, key, old, new []byte) (current []byte, swapped bool, err error)
+	CompareAndSwap(ctx context.Context, bucket string, key, old, next []byte) (current []byte, swapped bool, err error)
 	// List calls visit for each key of a bucket, in the order of its bytes, until visit returns an error, which it
 	// then returns. What is changed meanwhile may be seen or not. visit may call the store, and may keep what it gets.
 	List(ctx context.Context, bucket string, visit func(key, value []byte) error) error

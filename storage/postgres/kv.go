@@ -66,11 +66,11 @@ func (k kv) do(ctx context.Context, bucket string, key []byte, statement string,
 	return tag.RowsAffected() == 1, nil
 }
 
-func (k kv) CompareAndSwap(ctx context.Context, bucket string, key, old, new []byte) ([]byte, bool, error) {
+func (k kv) CompareAndSwap(ctx context.Context, bucket string, key, old, next []byte) ([]byte, bool, error) {
 	for {
-		if old != nil || new != nil {
-			if done, err := k.swap(ctx, bucket, key, old, new); done || err != nil {
-				return new, done, err
+		if old != nil || next != nil {
+			if done, err := k.swap(ctx, bucket, key, old, next); done || err != nil {
+				return next, done, err
 			}
 		}
 		current, err := k.Get(ctx, bucket, key)
@@ -80,7 +80,7 @@ func (k kv) CompareAndSwap(ctx context.Context, bucket string, key, old, new []b
 		switch same := (current == nil) == (old == nil) && bytes.Equal(current, old); {
 		case err != nil || !same:
 			return current, false, err
-		case old == nil && new == nil:
+		case old == nil && next == nil:
 			return nil, true, nil
 		} // it was not old for a moment, and is again
 	}
@@ -88,14 +88,14 @@ func (k kv) CompareAndSwap(ctx context.Context, bucket string, key, old, new []b
 
 // swap tries once. The statements look at the row when they have its lock, not before: whoever comes second sees what the
 // first has written.
-func (k kv) swap(ctx context.Context, bucket string, key, old, new []byte) (bool, error) {
+func (k kv) swap(ctx context.Context, bucket string, key, old, next []byte) (bool, error) {
 	switch {
 	case old == nil:
-		return k.do(ctx, bucket, key, putKey+`DO NOTHING`, new)
-	case new == nil:
+		return k.do(ctx, bucket, key, putKey+`DO NOTHING`, next)
+	case next == nil:
 		return k.do(ctx, bucket, key, `DELETE FROM kv WHERE "bucket" = $1 AND "key" = $2 AND "value" = $3`, old)
 	}
-	return k.do(ctx, bucket, key, `UPDATE kv SET "value" = $4, "at" = now() WHERE "bucket" = $1 AND "key" = $2 AND "value" = $3`, old, new)
+	return k.do(ctx, bucket, key, `UPDATE kv SET "value" = $4, "at" = now() WHERE "bucket" = $1 AND "key" = $2 AND "value" = $3`, old, next)
 }
 
 func (k kv) List(ctx context.Context, bucket string, visit func(key, value []byte) error) error {

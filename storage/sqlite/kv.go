@@ -68,7 +68,7 @@ func (k kv) Delete(ctx context.Context, bucket string, key []byte) error {
 	return k.change(ctx, bucket, key, func(q queryer) error { return del(ctx, q, bucket, key) })
 }
 
-func (k kv) CompareAndSwap(ctx context.Context, bucket string, key, old, new []byte) (current []byte, swapped bool, err error) {
+func (k kv) CompareAndSwap(ctx context.Context, bucket string, key, old, next []byte) (current []byte, swapped bool, err error) {
 	err = k.change(ctx, bucket, key, func(q queryer) error {
 		current, err = get(ctx, q, bucket, key)
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
@@ -77,11 +77,11 @@ func (k kv) CompareAndSwap(ctx context.Context, bucket string, key, old, new []b
 		if swapped = (current == nil) == (old == nil) && bytes.Equal(current, old); !swapped {
 			return nil
 		}
-		current = new
-		if new == nil {
+		current = next
+		if next == nil {
 			return del(ctx, q, bucket, key)
 		}
-		return put(ctx, q, bucket, key, new)
+		return put(ctx, q, bucket, key, next)
 	})
 	if err != nil {
 		return nil, false, err
