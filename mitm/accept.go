@@ -24,18 +24,23 @@ func (p *Proxy) serveConn(c net.Conn, way exitgate.Way) {
 	defer p.flows.leave()
 	now := p.now()
 	src := addrOf(c.RemoteAddr()).Addr()
-	s := &session{conn: exitgate.NewID(now), way: way, begin: now, host: exitgate.Host{Class: exitgate.ClassUnknown, Addr: src}}
+	s := &session{conn: exitgate.NewID(now), way: way, begin: now, id: &identity{addr: src}, cut: func() { c.Close() }}
 	l := &leg{Conn: c, s: s}
 	l.onClose = func(l *leg) {
 		p.connClosed(l) // before it is gone from the count: Shutdown waits for its record
 		p.open.remove(l, src)
+		p.sessions.remove(s)
 	}
 	if err := p.open.add(l, src, p.Limits); err != nil {
 		p.overloaded(l, err)
 		return
 	}
 	defer p.recovered(l, "accept")
-	s.host = p.Identify.ByAddress(src)
+	p.sessions.add(s)
+	if way == exitgate.WayTLSProxy {
+		p.serveTLSProxy(l)
+		return
+	}
 	op, err := p.opening(l)
 	switch {
 	case err != nil:
@@ -48,7 +53,7 @@ func (p *Proxy) serveConn(c net.Conn, way exitgate.Way) {
 		p.handoff.put(watch(l, l))
 	case op.Proto == exitgate.OpeningTLS:
 		s.way = exitgate.WayTLSProxy
-		p.handshake(l)
+		p.handshake(l, p.tlsConfig)
 	default:
 		p.refuseConn(l, exitgate.NewRefusal(400, exitgate.RuleProtocol,
 			"the connection opens with %s; this port speaks HTTP proxying (CONNECT, absolute-form), plain or over TLS", op.Proto))
@@ -93,8 +98,8 @@ func (p *Proxy) screen(c net.Conn, l *leg) *screened {
 
 // handshake speaks TLS with the host, as the proxy itself or as the destination of the tunnel, and hands the
 // connection to the HTTP server.
-func (p *Proxy) handshake(l *leg) {
-	t := tls.Server(l, p.tlsConfig)
+func (p *Proxy) handshake(l *leg, conf *tls.Config) {
+	t := tls.Server(l, conf)
 	// A deadline, as a context that ends would close the connection under its owner.
 	l.SetDeadline(time.Now().Add(or(p.Timeouts.Handshake, 10*time.Second)))
 	if err := t.Handshake(); err != nil {
@@ -104,6 +109,12 @@ func (p *Proxy) handshake(l *leg) {
 	l.SetDeadline(time.Time{})
 	st := t.ConnectionState()
 	l.s.side = exitgate.Side{Proto: "HTTP/1.1", ALPN: st.NegotiatedProtocol, TLS: tlsVersion(st.Version)}
+	if conf == p.tlsProxy {
+		if err := p.meet(l.s, st.PeerCertificates); err != nil {
+			p.endConn(l, exitgate.Verdict{}, err)
+			return
+		}
+	}
 	if st.NegotiatedProtocol == "h2" {
 		l.s.side.Proto = "HTTP/2.0"
 		p.handoff.put(watch(t, l))

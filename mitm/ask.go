@@ -66,8 +66,9 @@ func (p *Proxy) askRequest(r *http.Request) error {
 		return err
 	}
 	q := &x.flow.Question
-	if t := x.s.tunnel; t != nil && t.verdict.Action != exitgate.Allow {
-		// The tunnel was opened to give its refusal inside. Policy may have changed since.
+	if t := x.s.tunnel; t != nil && (t.verdict.Action != exitgate.Allow || t.host != q.Host) {
+		// The tunnel was opened to give its refusal inside, or for a host that is another one now. Policy may have
+		// changed since.
 		c := *q
 		c.Stage, c.HTTP = exitgate.StageConnect, nil
 		if v := p.ask(r.Context(), &c); v.Action != exitgate.Allow {

@@ -40,8 +40,8 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 			return
 		}
 	}
-	inner := &session{conn: s.conn, way: s.way, host: x.flow.Question.Host, begin: x.flow.Begin, tunnel: &tunnel{
-		dest: x.flow.Question.Dest, connect: x.flow.Authority.Connect, verdict: x.flow.Verdict,
+	inner := &session{conn: s.conn, way: s.way, id: x.who.of, begin: x.flow.Begin, tunnel: &tunnel{
+		dest: x.flow.Question.Dest, connect: x.flow.Authority.Connect, host: x.flow.Question.Host, verdict: x.flow.Verdict,
 	}}
 	s.spawned.Add(1)
 	conn, wait, err := p.takeOver(w, r, cc)
@@ -50,10 +50,12 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 		p.end(r.Context(), x)
 		return
 	}
-	l := &leg{Conn: conn, s: inner, onClose: p.connClosed}
+	l := &leg{Conn: conn, s: inner, onClose: func(l *leg) { p.connClosed(l); p.sessions.remove(inner) }}
 	if p.flows.enter() {
-		l.onClose = func(l *leg) { p.connClosed(l); p.flows.leave() }
+		l.onClose = func(l *leg) { p.connClosed(l); p.sessions.remove(inner); p.flows.leave() }
 	}
+	inner.cut = func() { conn.Close() }
+	p.sessions.add(inner)
 	l.read.Store(int64(len(x.flow.Authority.Connect))) // the host spoke: the tunnel owes a flow, come what may
 	serve := func() {
 		defer p.recovered(l, "tunnel")
@@ -70,8 +72,7 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 // admit identifies the host, reads the target and asks. The error is a refusal.
 func (p *Proxy) admit(x *exchange, r *http.Request) error {
 	q := &x.flow.Question
-	host, err := p.identify(x.s, r)
-	q.Host = host
+	err := p.identify(x, r)
 	if err != nil {
 		return err
 	}
@@ -136,25 +137,6 @@ func (p *Proxy) leafFor(ctx context.Context, name string) error {
 		return nil
 	}
 	return flowError("issuer", err)
-}
-
-// identify says who sent r: the host that its token names, or the one that its address names.
-func (p *Proxy) identify(s *session, r *http.Request) (exitgate.Host, error) {
-	credentials := r.Header.Values("Proxy-Authorization")
-	if len(credentials) == 0 {
-		if s.host.Class == exitgate.ClassUnknown && p.Identify.NeedsToken() {
-			return s.host, exitgate.NewRefusal(http.StatusProxyAuthRequired, exitgate.RuleHost,
-				"no host is registered for %s, and the request has no host token", s.host.Addr)
-		}
-		return s.host, nil
-	}
-	r.Header.Del("Proxy-Authorization")
-	if len(credentials) == 1 {
-		if h, ok := p.Identify.ByToken(s.host.Addr, credentials[0]); ok {
-			return h, nil
-		}
-	}
-	return s.host, exitgate.NewRefusal(http.StatusProxyAuthRequired, exitgate.RuleHost, "the host token that %s presented is not valid", s.host.Addr)
 }
 
 // parseAuthority reads host:port as CONNECT names it (RFC 9112, section 3.2.3): a name of letters, digits, dash

@@ -2,8 +2,10 @@ package mitm
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -13,7 +15,15 @@ import (
 
 // Hosts is the Identifier made of a list: which addresses and which token belong to which host. It is swapped
 // whole by Set; the zero value knows nobody.
-type Hosts struct{ table atomic.Pointer[hostTable] }
+type Hosts struct {
+	// Certificate verifies the chain that a host showed and returns the host and the class that it names, or an
+	// *exitgate.Refusal that says what is wrong with it. What it names must be on the list. It is set before use; nil: no
+	// certificate is known.
+	Certificate func(chain []*x509.Certificate) (name string, class exitgate.Class, err error)
+
+	table atomic.Pointer[hostTable]
+	epoch atomic.Uint64
+}
 
 // A RegisteredHost is one entry of the list.
 type RegisteredHost struct {
@@ -21,12 +31,15 @@ type RegisteredHost struct {
 	Class     exitgate.Class
 	Addresses []netip.Prefix // the most specific prefix of all hosts wins
 	Token     [32]byte       // SHA-256 of the host's token; zero: none
+	// Refused says, as the end of a sentence, why the host may not pass ("it was disabled by ...: ..."); "": it may.
+	Refused string
 }
 
 type hostTable struct {
 	exact  map[netip.Addr]*RegisteredHost
 	ranges [129][]rangeEntry // by prefix length, longest first when searched
 	tokens map[[32]byte]*RegisteredHost
+	names  map[string]*RegisteredHost
 }
 
 type rangeEntry struct {
@@ -36,14 +49,14 @@ type rangeEntry struct {
 
 // Set replaces the list. Two hosts with the same prefix, name or token are an error, and the old list stays.
 func (h *Hosts) Set(list []RegisteredHost) error {
-	t := &hostTable{exact: map[netip.Addr]*RegisteredHost{}, tokens: map[[32]byte]*RegisteredHost{}}
-	names, seen := map[string]bool{}, map[netip.Prefix]string{}
+	t := &hostTable{exact: map[netip.Addr]*RegisteredHost{}, tokens: map[[32]byte]*RegisteredHost{}, names: map[string]*RegisteredHost{}}
+	seen := map[netip.Prefix]string{}
 	for i := range list {
 		r := &list[i]
-		if names[r.Name] {
+		if t.names[r.Name] != nil {
 			return fmt.Errorf("register host %q: the name is taken by another host", r.Name)
 		}
-		names[r.Name] = true
+		t.names[r.Name] = r
 		if r.Token != ([32]byte{}) {
 			if o := t.tokens[r.Token]; o != nil {
 				return fmt.Errorf("register host %q: it has the token of host %q", r.Name, o.Name)
@@ -64,17 +77,34 @@ func (h *Hosts) Set(list []RegisteredHost) error {
 		}
 	}
 	h.table.Store(t)
+	h.Changed()
 	return nil
 }
 
+// Changed says that something besides the list changed which decides who a host is: a revoked certificate, another
+// identity root.
+func (h *Hosts) Changed() { h.epoch.Add(1) }
+
+// Epoch implements Identifier.
+func (h *Hosts) Epoch() uint64 { return h.epoch.Load() }
+
+// as returns r as the host that it is at address a, known by what by says, or why it may not pass.
+func (r *RegisteredHost) as(a netip.Addr, by string) (exitgate.Host, error) {
+	h := exitgate.Host{Name: r.Name, Class: r.Class, Addr: a, By: by}
+	if r.Refused != "" {
+		return h, exitgate.NewRefusal(0, exitgate.RuleHost, "host %s may not pass: %s", r.Name, r.Refused)
+	}
+	return h, nil
+}
+
 // ByAddress implements Identifier.
-func (h *Hosts) ByAddress(a netip.Addr) exitgate.Host {
+func (h *Hosts) ByAddress(a netip.Addr) (exitgate.Host, error) {
 	if t := h.table.Load(); t != nil {
 		if r := t.byAddress(a); r != nil {
-			return exitgate.Host{Name: r.Name, Class: r.Class, Addr: a, By: exitgate.ByAddress}
+			return r.as(a, exitgate.ByAddress)
 		}
 	}
-	return exitgate.Host{Class: exitgate.ClassUnknown, Addr: a}
+	return nobody(a), nil
 }
 
 func (t *hostTable) byAddress(a netip.Addr) *RegisteredHost {
@@ -93,18 +123,38 @@ func (t *hostTable) byAddress(a netip.Addr) *RegisteredHost {
 
 // ByToken implements Identifier: "Basic" with the host's name as user and the token as password, or "Bearer"
 // with the token.
-func (h *Hosts) ByToken(a netip.Addr, credentials string) (exitgate.Host, bool) {
+func (h *Hosts) ByToken(a netip.Addr, credentials string) (exitgate.Host, error) {
+	if t := h.table.Load(); t != nil {
+		if name, token, ok := readCredentials(credentials); ok {
+			// The look-up is by digest, so its timing tells nothing about a token that is not known already.
+			if r := t.tokens[sha256.Sum256([]byte(token))]; r != nil && (name == "" || name == r.Name) {
+				return r.as(a, exitgate.ByToken)
+			}
+		}
+	}
+	return nobody(a), exitgate.NewRefusal(http.StatusProxyAuthRequired, exitgate.RuleHost, "the host token that %s presented is not valid", a)
+}
+
+// ByCertificate implements Identifier. The certificate of a host that left the list, or that moved to another class,
+// is refused although it is valid.
+func (h *Hosts) ByCertificate(a netip.Addr, chain []*x509.Certificate) (exitgate.Host, error) {
+	if h.Certificate == nil {
+		return nobody(a), exitgate.NewRefusal(0, exitgate.RuleHost, "%s shows a certificate, and this gateway knows hosts by address or token only", a)
+	}
+	name, class, err := h.Certificate(chain)
+	known := exitgate.Host{Name: name, Class: class, Addr: a, By: exitgate.ByCertificate}
+	if err != nil {
+		return known, err
+	}
 	t := h.table.Load()
-	name, token, ok := readCredentials(credentials)
-	if t == nil || !ok {
-		return exitgate.Host{}, false
+	if t == nil || t.names[name] == nil {
+		return known, exitgate.NewRefusal(0, exitgate.RuleHost, "the certificate names host %.80q, which is not registered here, or no longer", name)
 	}
-	// The look-up is by digest, so its timing tells nothing about a token that is not known already.
-	r := t.tokens[sha256.Sum256([]byte(token))]
-	if r == nil || name != "" && name != r.Name {
-		return exitgate.Host{}, false
+	r := t.names[name]
+	if r.Class != class {
+		return known, exitgate.NewRefusal(0, exitgate.RuleHost, "the certificate of host %s says class %.80q and its registration class %s: enrol it again", name, class, r.Class)
 	}
-	return exitgate.Host{Name: r.Name, Class: r.Class, Addr: a, By: exitgate.ByToken}, true
+	return r.as(a, exitgate.ByCertificate)
 }
 
 // NeedsToken implements Identifier.

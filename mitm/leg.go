@@ -14,7 +14,7 @@ import (
 type session struct {
 	conn    exitgate.ID // of the accepted connection
 	way     exitgate.Way
-	host    exitgate.Host
+	id      *identity
 	begin   time.Time
 	tunnel  *tunnel // nil for the connection to the proxy itself
 	side    exitgate.Side
@@ -26,12 +26,19 @@ type session struct {
 	// private holds the upstream connections of a host's connection that authenticates them (NTLM,
 	// Negotiate): they are never shared, and close with it.
 	private privateTransport
+
+	shown     atomic.Pointer[identity]         // of the last token on this connection
+	judged    atomic.Pointer[standing]         // of the last flow that went on
+	running   atomic.Int32                     // flows that go on
+	dismissed atomic.Pointer[exitgate.Refusal] // why they were cut; nil they were not
+	cut       func()                           // ends the connection under whoever serves it
 }
 
 // A tunnel is what CONNECT, or an intercepted destination address, opened.
 type tunnel struct {
 	dest    exitgate.Destination
 	connect string           // target as sent; "" in transparent ways
+	host    exitgate.Host    // that the verdict is for
 	verdict exitgate.Verdict // of the connect stage
 	tls     *exitgate.TLS    // the hello seen inside; nil for plain text
 }

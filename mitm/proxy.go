@@ -47,19 +47,32 @@ type Proxy struct {
 	Now      func() time.Time // nil: time.Now; the only clock of questions and records
 	Refusals RefusalText      // what refused clients are told to do
 	Pages    http.Handler     // answers requests for the gateway itself (its CA certificate); nil: refused
+	TLSProxy TLSProxy         // the way in that asks for a certificate
 
 	server     *http.Server
 	handoff    handoff
-	tlsConfig  *tls.Config
+	tlsConfig  *tls.Config // of tunnels, and of TLS to the proxy that was not announced
+	tlsProxy   *tls.Config // of WayTLSProxy
 	transports transports
 	open       openConns
 	serving    serving
 	flows      openFlows
+	sessions   sessions
+	watching   sync.WaitGroup // watchHosts
 	closing    atomic.Bool
 	stop       context.CancelFunc // ends tunnels that outlive the drain
 	base       context.Context
 	stepsIn    martian.RequestModifier
 	stepsOut   martian.ResponseModifier
+}
+
+// A TLSProxy says how hosts are met on listeners that are served as exitgate.WayTLSProxy: TLS at once, and the host's
+// identity certificate asked for.
+type TLSProxy struct {
+	// Certificate is the server's; nil: a leaf of the Issuer for the name that the host asks for.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Require refuses hosts that show no certificate; else they are known by address or token.
+	Require bool
 }
 
 // Limits bound what hosts can make the gateway hold. A zero field has the default that its comment names.
@@ -146,8 +159,9 @@ func (p *Proxy) Start() error {
 	p.base, p.stop = context.WithCancel(context.Background())
 	p.buildSteps()
 	p.startServer()
-	p.tlsConfig = p.serverTLS()
+	p.tlsConfig, p.tlsProxy = p.serverTLS(), p.proxyTLS()
 	p.transports.start(p)
+	p.watching.Go(p.watchHosts)
 	return nil
 }
 
@@ -200,6 +214,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		err = werr
 	}
 	p.stop()
+	p.watching.Wait()
 	p.server.Close()
 	p.serving.closeAll()
 	p.open.closeAll()

@@ -21,7 +21,8 @@ type exchange struct {
 	flow  exitgate.Flow
 	req   exitgate.Request // what flow.Question.HTTP points at
 	s     *session
-	begun bool // Recorder.Begin returned nil
+	who   *standing // of the host
+	begun bool      // Recorder.Begin returned nil
 	ended bool
 	asked bool          // the request stage was put to the policy
 	body  io.ReadCloser // of the response
@@ -135,15 +136,21 @@ func (p *Proxy) connClosed(l *leg) {
 	if l.read.Load() == 0 || !quiet {
 		return
 	}
-	if s.tunnel == nil {
-		p.endConn(l, exitgate.Verdict{}, exitgate.NewRefusal(400, exitgate.RuleMalformed,
-			"%d bytes came and no whole request", l.read.Load()))
-		return
+	v := exitgate.Verdict{}
+	if s.tunnel != nil {
+		v = s.tunnel.verdict
 	}
-	v := s.tunnel.verdict
-	if s.tunnel.tls != nil && s.side.TLS != "" && !s.spoke.Load() {
+	who := p.standing(s.id, p.now())
+	switch {
+	case who.err != nil && s.id.chain != nil: // it was let in to be told
+		p.endConn(l, v, who.err)
+		return
+	case s.side.TLS != "" && !s.spoke.Load():
 		p.endConn(l, v, &exitgate.Fault{Step: "client", Type: "client_tls",
 			Reason: "the client closed after the TLS handshake without a request; it may not trust the gateway's CA, or pin another certificate"})
+		return
+	case s.tunnel == nil:
+		p.endConn(l, v, exitgate.NewRefusal(400, exitgate.RuleMalformed, "%d bytes came and no whole request", l.read.Load()))
 		return
 	}
 	p.endConn(l, v, &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the tunnel was closed before a request was made"})

@@ -178,7 +178,7 @@ func (p *Proxy) refuseRequest(w http.ResponseWriter, r *http.Request, x *exchang
 		x.blame(err)
 	}
 	x.flow.Status = p.answer(w, r, p.noticeFor(x, err))
-	if f := x.flow.Fault; f != nil && f.Type == "client_gone" {
+	if f := x.flow.Fault; f != nil && f.Type == "client_gone" || x.s.dismissed.Load() != nil {
 		x.flow.Status = 0 // nobody was there to get it
 	}
 	var b *exitgate.Bug

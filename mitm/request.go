@@ -81,13 +81,15 @@ type answer struct {
 // else a Refusal, a Fault or a Bug.
 func (p *Proxy) carry(a *answer) error {
 	x, r := a.x, a.r
+	err := x.who.still()
 	if x.s.tunnel == nil {
-		host, err := p.identify(x.s, r)
-		x.flow.Question.Host = host
-		if err != nil {
-			return err
-		}
+		err = p.identify(x, r)
 	}
+	if err != nil {
+		return err
+	}
+	x.s.enter(x.who)
+	defer x.s.leave()
 	if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody {
 		http.NewResponseController(a.w).EnableFullDuplex() // so that an early answer to an upload gets through
 	}
@@ -407,6 +409,8 @@ func (p *Proxy) copyUpgraded(a *answer, conn net.Conn, buffered io.Reader, up io
 func (p *Proxy) stopped(a *answer) error {
 	var stalled *exitgate.Fault
 	switch {
+	case a.x.s.dismissed.Load() != nil:
+		return a.x.s.dismissed.Load()
 	case p.base.Err() != nil:
 		return &exitgate.Fault{Step: "gateway", Type: "connection_terminated", Reason: "the gateway was stopped"}
 	case a.ctx.Err() != nil && errors.As(context.Cause(a.ctx), &stalled):

@@ -3,6 +3,7 @@ package mitm
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net/netip"
 
 	"github.com/exitgate/exitgate"
@@ -30,14 +31,22 @@ type Recorder interface {
 	End(ctx context.Context, f *exitgate.Flow) error
 }
 
-// An Identifier says who a source is. ByAddress never fails: an address that nobody registered is a host of
-// exitgate.ClassUnknown. ByToken takes the value of a Proxy-Authorization header; ok is false when it names no
-// valid host token. NeedsToken reports whether a source that ByAddress does not know could be known by token, so
-// that it is worth asking for one.
+// An Identifier says who a source is: by its address, by the value of a Proxy-Authorization header, or by the
+// certificate, its own first, whose key it proved to hold and of which nothing else was verified. An address that
+// nobody registered is a host of exitgate.ClassUnknown, and no error. An error is an *exitgate.Refusal that says why the
+// host may not pass (disabled, expired, revoked, foreign), with status 407 where another token would help and else 0;
+// the Host beside it is what is known for the record. Any other error is a Bug.
+//
+// NeedsToken reports whether a source that ByAddress does not know could be known by token, so that it is worth asking
+// for one. Epoch moves on whenever an answer may have changed: then the hosts of open connections are asked for again
+// before their next request, and within a second what they have under way is cut if they may no longer pass. It is
+// read for each request, so it costs no more than an atomic load.
 type Identifier interface {
-	ByAddress(addr netip.Addr) exitgate.Host
-	ByToken(addr netip.Addr, proxyAuthorization string) (h exitgate.Host, ok bool)
+	ByAddress(addr netip.Addr) (exitgate.Host, error)
+	ByToken(addr netip.Addr, proxyAuthorization string) (exitgate.Host, error)
+	ByCertificate(addr netip.Addr, chain []*x509.Certificate) (exitgate.Host, error)
 	NeedsToken() bool
+	Epoch() uint64
 }
 
 // A Screen checks the bytes that a host sends as HTTP/1.x before the server's parser sees them. Scan gets each

@@ -124,7 +124,8 @@ func (p *Proxy) newFlow(s *session, kind exitgate.Kind) *exchange {
 	x.Flow = &x.flow
 	f := &x.flow
 	f.ID, f.Conn, f.Gateway, f.Kind, f.Begin = exitgate.NewID(now), s.conn, p.Gateway, kind, now
-	f.Question.Stage, f.Question.At, f.Question.Way, f.Question.Host = exitgate.StageConnect, now, s.way, s.host
+	x.who = p.standing(s.id, now)
+	f.Question.Stage, f.Question.At, f.Question.Way, f.Question.Host = exitgate.StageConnect, now, s.way, x.who.host
 	f.Client = s.side
 	if t := s.tunnel; t != nil {
 		f.Question.Dest, f.Question.TLS = t.dest, t.tls

@@ -35,6 +35,12 @@ func (p *Proxy) spliceTo(l *leg, x *exchange) error {
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
+	if err := x.who.still(); err != nil {
+		p.spliceFailed(l, err)
+		return err
+	}
+	l.s.enter(x.who)
+	defer l.s.leave()
 	if err := p.begin(ctx, x); err != nil {
 		reset(l)
 		return err
@@ -142,7 +148,11 @@ func (p *Proxy) copyBoth(ctx context.Context, x *exchange, l *leg, up *upconn) e
 	watcher.Wait()
 	x.flow.Sent.Body, x.flow.Received.Body = out, in
 	x.flow.RequestBody, x.flow.ResponseBody = exitgate.BodyComplete, exitgate.BodyComplete
+	dismissed := l.s.dismissed.Load()
 	switch {
+	case dismissed != nil:
+		x.flow.RequestBody, x.flow.ResponseBody = exitgate.BodyCut, exitgate.BodyCut
+		return dismissed
 	case q.over.Load():
 		x.flow.RequestBody, x.flow.ResponseBody = exitgate.BodyOverLimit, exitgate.BodyOverLimit
 		r := exitgate.NewRefusal(0, exitgate.RuleLimit, "the spliced flow to %s reached its bound of %d bytes", l.s.tunnel.dest, q.bound)

@@ -45,15 +45,20 @@ func (p *Proxy) serveTLS(l *leg) {
 		p.refuseTLS(l, err)
 		return
 	}
-	q := p.newFlow(l.s, exitgate.KindTunnel).flow.Question
+	x := p.newFlow(l.s, exitgate.KindTunnel)
+	if err := x.who.still(); err != nil {
+		p.refuseTLS(l, err)
+		return
+	}
+	q := x.flow.Question
 	v := p.ask(p.base, &q)
 	if v.Action == exitgate.Refuse && t.verdict.Action != exitgate.Refuse {
 		p.refuseTLS(l, refusalOf(v)) // the hello changed the answer
 		return
 	}
-	t.verdict = v
+	t.verdict, t.host = v, q.Host
 	if v.Action != exitgate.Splice {
-		p.handshake(l)
+		p.handshake(l, p.tlsConfig)
 		return
 	}
 	_, isIP := t.dest.IP()
@@ -96,6 +101,13 @@ func (p *Proxy) handshakeFailed(l *leg, err error) {
 	var r *exitgate.Refusal
 	if errors.As(err, &r) {
 		p.endConn(l, exitgate.Verdict{}, r)
+		return
+	}
+	if p.plainText(l, err) {
+		return
+	}
+	if l.read.Load() == 0 { // a connection that said nothing, as checks of a port's being open make it
+		l.Close()
 		return
 	}
 	v := exitgate.Verdict{}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -96,10 +97,14 @@ func (panicking) Resolve(context.Context, string, uint16) ([]netip.AddrPort, err
 func (panicking) Decide(context.Context, *exitgate.Question) (exitgate.Verdict, error) {
 	panic("exploded in the policy")
 }
-func (panicking) ByAddress(netip.Addr) exitgate.Host { panic("exploded in the identifier") }
-func (panicking) ByToken(netip.Addr, string) (exitgate.Host, bool) {
+func (panicking) ByAddress(netip.Addr) (exitgate.Host, error) { panic("exploded in the identifier") }
+func (panicking) ByToken(netip.Addr, string) (exitgate.Host, error) {
 	panic("exploded in the identifier")
 }
+func (panicking) ByCertificate(netip.Addr, []*x509.Certificate) (exitgate.Host, error) {
+	panic("exploded in the identifier")
+}
+func (panicking) Epoch() uint64            { panic("exploded in the identifier") }
 func (panicking) NeedsToken() bool         { panic("exploded in the identifier") }
 func (panicking) Scan([]byte) (int, error) { panic("exploded in the screen") }
 func (panicking) Pass()                    {}
@@ -139,7 +144,7 @@ func TestPanic(t *testing.T) {
 		{"issuer", func(p *mitm.Proxy) { p.Issuer = panicking{} }, nil, 500, true},
 		{"issuer, refused", func(p *mitm.Proxy) { p.Issuer = panicking{} }, refused, 500, true},
 		{"resolver", func(p *mitm.Proxy) { p.Resolver = panicking{} }, nil, 500, true},
-		{"identifier", func(p *mitm.Proxy) { p.Identify = panicking{} }, nil, 0, true},
+		{"identifier", func(p *mitm.Proxy) { p.Identify = panicking{} }, nil, 500, true},
 		{"screen", func(p *mitm.Proxy) { p.NewScreen = func() mitm.Screen { return panicking{} } }, nil, 0, true},
 		{"new screen", func(p *mitm.Proxy) { p.NewScreen = func() mitm.Screen { panic("exploded before the screen") } }, nil, 0, true},
 		{"sniffer", func(p *mitm.Proxy) {
