@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +34,8 @@ type Gate struct {
 	Addr     string // of the explicit proxy
 	CA       *CA    // interception
 	Origins  *CA    // what upstreams are verified against
+	Identity *CA    // what hosts' certificates are verified against
+	Hosts    *mitm.Hosts
 	Recorder *Recorder
 	Resolver *Resolver
 
@@ -44,17 +47,15 @@ type Gate struct {
 // Each set changes the engine before it starts.
 func New(t testing.TB, set ...func(*mitm.Proxy)) *Gate {
 	t.Helper()
-	g := &Gate{T: t, CA: NewCA(t, "interception"), Origins: NewCA(t, "origins"), Recorder: NewRecorder(t), Resolver: &Resolver{}}
+	g := &Gate{T: t, CA: NewCA(t, "interception"), Origins: NewCA(t, "origins"), Identity: NewCA(t, "identity"),
+		Hosts: &mitm.Hosts{}, Recorder: NewRecorder(t), Resolver: &Resolver{}}
 	g.Decide(func(q *exitgate.Question) exitgate.Verdict {
 		return exitgate.Verdict{Action: exitgate.Allow, Rule: "grant:all", Revision: "r1"}
 	})
-	hosts := &mitm.Hosts{}
-	if err := hosts.Set([]mitm.RegisteredHost{{Name: "tester", Class: "app", Addresses: []netip.Prefix{
-		netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}}}); err != nil {
-		t.Fatal(err)
-	}
+	g.Hosts.Certificate = g.Identity.host
+	g.Register(tester)
 	p := &mitm.Proxy{
-		Gateway: "exitgate", Decider: policy{g}, Issuer: g.CA, Recorder: g.Recorder, Identify: hosts, Resolver: g.Resolver,
+		Gateway: "exitgate", Decider: policy{g}, Issuer: g.CA, Recorder: g.Recorder, Identify: g.Hosts, Resolver: g.Resolver,
 		Sniff:     inspect.Sniff,
 		NewScreen: func() mitm.Screen { return inspect.NewScreen(inspect.ScreenLimits{}) },
 		Guard:     mitm.Guard{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}},
@@ -77,6 +78,18 @@ func New(t testing.TB, set ...func(*mitm.Proxy)) *Gate {
 		g.Recorder.check()
 	})
 	return g
+}
+
+// tester is the host that every Gate knows.
+var tester = mitm.RegisteredHost{Name: "tester", Class: "app", Addresses: []netip.Prefix{
+	netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}}
+
+// Register replaces the list of hosts.
+func (g *Gate) Register(list ...mitm.RegisteredHost) {
+	g.T.Helper()
+	if err := g.Hosts.Set(list); err != nil {
+		g.T.Fatal(err)
+	}
 }
 
 // Listen serves one more listener and returns its address.
@@ -307,6 +320,37 @@ func (c *CA) Issue(change func(*x509.Certificate)) (*tls.Certificate, error) {
 		return nil, err
 	}
 	return &tls.Certificate{Certificate: [][]byte{der, c.cert.Raw}, PrivateKey: c.leaf}, nil
+}
+
+// Host issues the identity certificate of a host, which change may spoil.
+func (c *CA) Host(t testing.TB, name string, class exitgate.Class, change func(*x509.Certificate)) *tls.Certificate {
+	t.Helper()
+	id, err := c.Issue(func(t *x509.Certificate) {
+		t.Subject.CommonName, t.DNSNames = name, []string{name}
+		t.URIs = []*url.URL{{Scheme: "spiffe", Host: "gate.test", Path: "/class/" + string(class) + "/host/" + name}}
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		if change != nil {
+			change(t)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// host is the Certificate of mitm.Hosts for certificates that Host issued.
+func (c *CA) host(chain []*x509.Certificate) (name string, class exitgate.Class, err error) {
+	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: c.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		return "", "", exitgate.NewRefusal(0, exitgate.RuleHost, "the identity certificate is not valid: %v", err)
+	}
+	if len(chain[0].URIs) != 1 {
+		return "", "", exitgate.NewRefusal(0, exitgate.RuleHost, "the identity certificate names no host")
+	}
+	if _, err := fmt.Sscanf(strings.ReplaceAll(chain[0].URIs[0].Path, "/", " "), " class %s host %s", &class, &name); err != nil {
+		return "", "", exitgate.NewRefusal(0, exitgate.RuleHost, "the identity certificate names no host: %v", err)
+	}
+	return name, class, nil
 }
 
 // Pipeline gives p the product's own list of steps.
