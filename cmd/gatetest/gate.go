@@ -347,10 +347,12 @@ func (c *CA) host(chain []*x509.Certificate) (name string, class exitgate.Class,
 	if len(chain[0].URIs) != 1 {
 		return "", "", exitgate.NewRefusal(0, exitgate.RuleHost, "the identity certificate names no host")
 	}
-	if _, err := fmt.Sscanf(strings.ReplaceAll(chain[0].URIs[0].Path, "/", " "), " class %s host %s", &class, &name); err != nil {
-		return "", "", exitgate.NewRefusal(0, exitgate.RuleHost, "the identity certificate names no host: %v", err)
+	// The path as it is written: decoded, "/class/a%2fhost%2fb" would be another host's.
+	part := strings.Split(chain[0].URIs[0].EscapedPath(), "/")
+	if len(part) != 5 || part[1] != "class" || part[3] != "host" {
+		return "", "", exitgate.NewRefusal(0, exitgate.RuleHost, "the identity certificate names no host")
 	}
-	return name, class, nil
+	return part[4], exitgate.Class(part[2]), nil
 }
 
 // Pipeline gives p the product's own list of steps.

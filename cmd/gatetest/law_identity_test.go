@@ -274,7 +274,7 @@ func TestMovedHost(t *testing.T) {
 	g := New(t)
 	g.Origin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), www)
 	g.Decide(func(q *exitgate.Question) exitgate.Verdict {
-		if q.Host.Class == "app" || q.Stage == exitgate.StageRequest { // what was moved away may not even connect
+		if q.Host.Class == "app" || q.Stage != exitgate.StageConnect { // what was moved away may not even connect
 			return allowed(q)
 		}
 		return exitgate.Verdict{Rule: "no-grant", Reason: "class " + string(q.Host.Class) + " may not"}
