@@ -65,6 +65,9 @@ func (p *Proxy) askRequest(r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if probe, err := p.askProbe(x); probe {
+		return err
+	}
 	q := &x.flow.Question
 	if t := x.s.tunnel; t != nil && (t.verdict.Action != exitgate.Allow || t.host != q.Host) {
 		// The tunnel was opened to give its refusal inside, or for a host that is another one now. Policy may have

@@ -72,12 +72,19 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, cc *connContext)
 // admit identifies the host, reads the target and asks. The error is a refusal.
 func (p *Proxy) admit(x *exchange, r *http.Request) error {
 	q := &x.flow.Question
-	err := p.identify(x, r)
+	err := mayProbe(x, p.identify(x, r))
 	if err != nil {
 		return err
 	}
 	if q.Dest, err = connectTarget(x, r); err != nil {
-		return err
+		return or(x.owed, err)
+	}
+	switch {
+	case p.isProbe(q.Dest):
+		x.flow.Verdict = p.probeVerdict()
+		return p.leafFor(r.Context(), q.Dest.Host)
+	case x.owed != nil:
+		return x.owed
 	}
 	x.flow.Verdict = p.ask(r.Context(), q)
 	switch x.flow.Verdict.Action {

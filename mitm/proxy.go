@@ -47,6 +47,7 @@ type Proxy struct {
 	Now      func() time.Time // nil: time.Now; the only clock of questions and records
 	Refusals RefusalText      // what refused clients are told to do
 	Pages    http.Handler     // answers requests for the gateway itself (its CA certificate); nil: refused
+	Probe    string           // the name that the engine answers itself, in lower case; "": ProbeName
 	TLSProxy TLSProxy         // the way in that asks for a certificate
 
 	server     *http.Server

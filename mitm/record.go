@@ -25,6 +25,8 @@ type exchange struct {
 	begun bool      // Recorder.Begin returned nil
 	ended bool
 	asked bool          // the request stage was put to the policy
+	probe bool          // the engine answers it
+	owed  error         // why it goes nowhere but to the probe; nil nothing
 	body  io.ReadCloser // of the response
 	sent  atomic.Bool   // something of the request was written upstream
 }

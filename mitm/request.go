@@ -83,7 +83,7 @@ func (p *Proxy) carry(a *answer) error {
 	x, r := a.x, a.r
 	err := x.who.still()
 	if x.s.tunnel == nil {
-		err = p.identify(x, r)
+		err = mayProbe(x, p.identify(x, r))
 	}
 	if err != nil {
 		return err
@@ -98,6 +98,9 @@ func (p *Proxy) carry(a *answer) error {
 	}
 	if !x.begun || !x.asked || x.flow.Verdict.Action != exitgate.Allow {
 		return &exitgate.Bug{Step: "pipeline", Err: errors.New("the request passed the pipeline without a verdict that allows and a record")}
+	}
+	if x.probe {
+		return p.answerProbe(a)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		a.sent = &guarded{ReadCloser: r.Body}

@@ -45,6 +45,10 @@ func (p *Proxy) serveTLS(l *leg) {
 		p.refuseTLS(l, err)
 		return
 	}
+	if p.isProbe(t.dest) {
+		p.handshake(l, p.tlsConfig)
+		return
+	}
 	x := p.newFlow(l.s, exitgate.KindTunnel)
 	if err := x.who.still(); err != nil {
 		p.refuseTLS(l, err)
