@@ -18,8 +18,11 @@ import (
 // RefusalText says what refused clients are told to do.
 type RefusalText struct {
 	Connect ConnectRefusal
-	// Command is how people call this gateway's command, with the flags it needs; nil: exitgate.
+	// Command is how operators call this gateway's command, with the flags it needs; nil: exitgate.
 	Command []string
+	// Request is how people on a host that was refused call theirs, to ask for a grant; nil: exitgate. Empty and not
+	// nil, nobody can ask.
+	Request []string
 }
 
 // ConnectRefusal says where a refused CONNECT is answered.
@@ -52,8 +55,9 @@ type notice struct {
 	Class     string `json:"class"`
 	Method    string `json:"method,omitempty"`
 	URL       string `json:"url,omitempty"`
-	Grant     string `json:"grant,omitempty"` // the command that grants exactly this
-	Explain   string `json:"explain"`         // the command that explains this flow
+	Request   string `json:"request,omitempty"` // the command by which the one who was refused asks for exactly this
+	Grant     string `json:"grant,omitempty"`   // the command by which an operator grants it
+	Explain   string `json:"explain"`           // the command that explains this flow
 }
 
 // noticeFor says what is wrong and what to do, by the type of err.
@@ -77,8 +81,8 @@ func (p *Proxy) noticeFor(x *exchange, err error) notice {
 		n.Type, n.Title = "urn:exitgate:refused", "exitgate refused this request"
 		n.Status, n.Rule, n.Detail = or(r.Status, http.StatusForbidden), r.Verdict.Rule, r.Verdict.Reason
 		n.ErrorType = refusalError(r)
-		if r.Status == 0 && q.Host.Class != exitgate.ClassUnknown {
-			n.Grant = p.grantCommand(q)
+		if grantable(r) && q.Host.Class != exitgate.ClassUnknown {
+			n.Request, n.Grant = p.requestCommand(n.Flow), p.grantCommand(q)
 		}
 	case errors.As(err, &fault):
 		n.Type, n.Title = "urn:exitgate:fault", "exitgate could not reach the destination"
@@ -119,6 +123,23 @@ func faultStatus(f *exitgate.Fault) int {
 	return http.StatusBadGateway
 }
 
+// grantable reports whether a grant could change the answer: the policy gave it, and not a law of the gateway.
+func grantable(r *exitgate.Refusal) bool {
+	return r.Status == 0 && !strings.HasPrefix(r.Verdict.Rule, "exitgate:")
+}
+
+// requestCommand is the command that asks for what was refused, by its flow. It has nothing of what the host sent in it.
+func (p *Proxy) requestCommand(flow string) string {
+	words := p.Refusals.Request
+	switch {
+	case words == nil:
+		words = []string{"exitgate"}
+	case len(words) == 0:
+		return ""
+	}
+	return shellLine(words, "request", "--reason", "WHY", flow)
+}
+
 // grantCommand is the command that grants exactly what was asked, and no more. It is "" where nothing can be
 // granted: what is not in canonical form is refused before it is judged.
 func (p *Proxy) grantCommand(q *exitgate.Question) string {
@@ -144,13 +165,17 @@ func (p *Proxy) grantCommand(q *exitgate.Question) string {
 	return p.command(append(args, target)...)
 }
 
-// command renders a command line for a POSIX shell. Every word that holds more than the plainest characters is
-// in single quotes, as the client's bytes are in it.
+// command renders a command line of the operator's.
 func (p *Proxy) command(args ...string) string {
-	words := p.Refusals.Command
-	if words == nil {
-		words = []string{"exitgate"}
+	if p.Refusals.Command == nil {
+		return shellLine([]string{"exitgate"}, args...)
 	}
+	return shellLine(p.Refusals.Command, args...)
+}
+
+// shellLine renders a command line for a POSIX shell. Every word that holds more than the plainest characters is
+// in single quotes, as the client's bytes are in it.
+func shellLine(words []string, args ...string) string {
 	var b strings.Builder
 	for i, a := range append(words[:len(words):len(words)], args...) {
 		if i > 0 {
@@ -278,13 +303,14 @@ func (n notice) text() string {
 		line("step", n.Step+" ("+n.ErrorType+")")
 	}
 	line("flow", n.Flow)
-	if n.Grant != "" {
-		b.WriteString("\nTo grant exactly this:\n\n  " + n.Grant + "\n")
-	}
 	if n.Type == "urn:exitgate:fault" {
 		b.WriteString("\nThis is not a refusal: the policy allows the request.\n")
 	}
-	b.WriteString("\nTo see why:\n\n  " + n.Explain + "\n")
+	for _, c := range [...][2]string{{"To ask for exactly this", n.Request}, {"To grant exactly this, as an operator", n.Grant}, {"To see why", n.Explain}} {
+		if c[1] != "" {
+			b.WriteString("\n" + c[0] + ":\n\n  " + c[1] + "\n")
+		}
+	}
 	return b.String()
 }
 
@@ -311,7 +337,7 @@ main { max-width: 44rem; margin: 12vh auto 4rem; padding: 0 1.5rem }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .5rem; letter-spacing: -.01em }
 h1::before { content: ""; display: inline-block; width: .7em; height: .7em; margin-right: .5em; border-radius: 2px; background: var(--mark) }
 .fault h1::before { border-radius: 50%; background: none; box-shadow: inset 0 0 0 .18em var(--mark) }
-p { margin: 0 0 1.5rem }
+p { margin: 0 0 1.5rem; overflow-wrap: anywhere }
 dl { display: grid; grid-template-columns: 6rem 1fr; gap: .25rem 1rem; margin: 0 0 1.5rem; padding: 1rem 0; border: solid var(--line); border-width: 1px 0 }
 dt { color: var(--dim) } dd { margin: 0; overflow-wrap: anywhere }
 h2 { font-size: 1rem; margin: 0 0 .5rem }
@@ -329,8 +355,9 @@ pre { margin: 0 0 1.5rem; padding: .75rem 1rem; background: var(--box); border-r
 <dt>Flow<dd>{{.Flow}}
 <dt>Gateway<dd>{{.Gateway}}
 </dl>
-{{with .Grant}}<h2>To grant exactly this</h2><pre>{{.}}</pre>{{end}}
 {{if .Step}}<p>This is not a refusal: the policy allows the request.</p>{{end}}
+{{with .Request}}<h2>To ask for exactly this</h2><pre>{{.}}</pre>{{end}}
+{{with .Grant}}<h2>To grant exactly this, as an operator</h2><pre>{{.}}</pre>{{end}}
 <h2>To see why</h2><pre>{{.Explain}}</pre>
 </main>
 </html>

@@ -240,6 +240,9 @@ func pasted(t *testing.T, dir, target, body string) bool {
 		if words[2] != "grant" {
 			continue
 		}
+		if !strings.Contains(body, "\nTo ask for exactly this:\n\n  exitgate request --reason WHY ") {
+			t.Errorf("%s: a grant and no request in\n%s", target, body)
+		}
 		ran = true
 		path, _, _ := strings.Cut(target, "?")
 		want := []string{"grant", "add", "--class", "app", "--method", "GET", "--reason", "WHY"}
@@ -326,6 +329,52 @@ func TestTokens(t *testing.T) {
 			}
 			if _, got, _ := o.seen(); strings.Contains(strings.ToLower(got), "proxy-") || strings.Contains(got, "the-token") {
 				t.Errorf("the upstream got %q", got)
+			}
+		})
+	}
+}
+
+// TestRequestCommand: who was refused is told how to ask, before operators are told how to grant, in each form; and
+// neither where no grant would help or nobody can ask.
+func TestRequestCommand(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		request []string
+		verdict exitgate.Verdict
+		class   exitgate.Class
+		ask     string // without the flow; "" none
+		grant   bool
+	}{
+		{"usual", nil, exitgate.Verdict{Rule: "no-grant", Reason: "no"}, "app", "exitgate request --reason WHY ", true},
+		{"denied", nil, exitgate.Verdict{Rule: "deny:x.rego:3", Reason: "no"}, "app", "exitgate request --reason WHY ", true},
+		{"by another name", []string{"/opt/exit gate/exitgate"}, exitgate.Verdict{Rule: "no-grant"}, "app", "'/opt/exit gate/exitgate' request --reason WHY ", true},
+		{"nobody can ask", []string{}, exitgate.Verdict{Rule: "no-grant"}, "app", "", true},
+		{"unknown host", nil, exitgate.Verdict{Rule: "no-grant"}, exitgate.ClassUnknown, "", false},
+		{"a law of the gateway", nil, exitgate.Verdict{Rule: exitgate.RuleAddress, Reason: "no"}, "app", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := New(t, func(p *mitm.Proxy) { p.Refusals.Request = c.request })
+			host := tester
+			host.Class = c.class
+			g.Register(host)
+			g.Decide(func(*exitgate.Question) exitgate.Verdict { return c.verdict })
+			g.Proxy.Refusals.Connect = mitm.RefuseInside
+			for i, accept := range []string{"*/*", "text/html", "application/json"} {
+				_, body := do(t, g.Client(true), "GET", "https://"+www+"/", nil, "Accept", accept)
+				flow := g.Recorder.Last(i + 1).ID.String()
+				asks, grants := strings.Index(body, "request --reason"), strings.Index(body, "grant add")
+				if (asks >= 0) != (c.ask != "") || (grants >= 0) != c.grant || asks >= 0 && asks > grants {
+					t.Errorf("as %s:\n%s", accept, body)
+				}
+				switch {
+				case accept == "*/*" && c.ask != "" && !strings.Contains(body, "\n  "+c.ask+flow+"\n"):
+					t.Errorf("no %q in\n%s", c.ask+flow, body)
+				case accept == "application/json":
+					var n struct{ Request, Grant string }
+					if err := json.Unmarshal([]byte(body), &n); err != nil || c.ask != "" && n.Request != c.ask+flow || c.ask == "" && n.Request != "" {
+						t.Errorf("%v: %q\n%s", err, n.Request, body)
+					}
+				}
 			}
 		})
 	}
