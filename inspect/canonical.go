@@ -192,5 +192,8 @@ func upgradeOf(req *http.Request) (string, error) {
 	if !named {
 		return "", nil // RFC 9110, section 7.8: without the option the field means nothing
 	}
+	if fold(v[0], "h2c") || fold(v[0], "h2") {
+		return "", nil // as some clients ask with each request in plain text; see HopByHop, which takes it away
+	}
 	return strings.ToLower(v[0]), nil
 }

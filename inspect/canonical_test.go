@@ -237,6 +237,8 @@ func TestCanonicalUpgrade(t *testing.T) {
 	}{
 		"websocket":         {http.Header{"Upgrade": {"WebSocket"}, "Connection": {"keep-alive, Upgrade"}}, "websocket", ""},
 		"not in Connection": {http.Header{"Upgrade": {"websocket"}}, "", ""},
+		"h2c":               {http.Header{"Upgrade": {"h2c"}, "Connection": {"Upgrade, HTTP2-Settings"}, "Http2-Settings": {"AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"}}, "", ""},
+		"list with h2c":     {http.Header{"Upgrade": {"websocket, h2c"}, "Connection": {"upgrade"}}, "", "more than one"},
 		"list":              {http.Header{"Upgrade": {"websocket, foo"}, "Connection": {"upgrade"}}, "", "more than one"},
 		"two":               {http.Header{"Upgrade": {"websocket", "foo"}, "Connection": {"upgrade"}}, "", "more than one"},
 	} {

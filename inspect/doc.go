@@ -42,7 +42,8 @@
 //	Content-Length; 501: other than "chunked"        classic smuggling
 //	Connection that names Host, framing,
 //	Authorization, Cookie and the like               would have them removed behind the verdict
-//	Upgrade to h2c, HTTP2-Settings                   a second protocol that nobody screened
+//	Upgrade twice, or empty                          one protocol can be judged; one to h2c is ignored, as
+//	                                                 RFC 9110, section 7.8 allows, and goes nowhere
 //	Expect other than a single 100-continue          cannot be met
 //	chunk size not 1 to 15 hex digits, blanks around
 //	it, data not followed by CRLF                    classic smuggling

@@ -163,9 +163,6 @@ func (s *Screen) field(line []byte) *exitgate.Refusal {
 		if fold(name, "content-length") {
 			return s.lengthField(value)
 		}
-		if fold(name, "http2-settings") {
-			return s.refuse(400, "the field HTTP2-Settings asks to change to HTTP/2, which needs TLS here")
-		}
 	case 17:
 		if fold(name, "transfer-encoding") {
 			return s.codingField(value)
@@ -230,16 +227,6 @@ func (s *Screen) upgradeField(v []byte) *exitgate.Refusal {
 		return s.refuse(400, "there is more than one Upgrade field, or an empty one")
 	}
 	s.head.upgrade = true
-	bad := ""
-	eachToken(v, func(tok []byte) bool {
-		if fold(tok, "h2c") || fold(tok, "h2") {
-			bad = string(tok)
-		}
-		return bad == ""
-	})
-	if bad != "" {
-		return s.refuse(400, "the Upgrade field asks to change to %s, which needs TLS here", bad)
-	}
 	return nil
 }
 

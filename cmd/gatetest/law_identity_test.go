@@ -182,7 +182,7 @@ func disabled(h mitm.RegisteredHost) mitm.RegisteredHost {
 type entry struct {
 	name string
 	host mitm.RegisteredHost
-	head string                     // fields of CONNECT
+	head string                 // fields of CONNECT
 	conn func(g *Gate) net.Conn // to the proxy
 }
 
