@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,6 +29,17 @@ type upconn struct {
 	resolve, connect, tls time.Duration
 	cert                  string // SHA-256 of the upstream's leaf, lower-case hex; "" plain text
 	version, alpn         string
+	closed                func() // is called by the first Close; nil: nobody asks
+	once                  sync.Once
+}
+
+// Close implements net.Conn.
+func (c *upconn) Close() error {
+	err := c.Conn.Close()
+	if c.closed != nil {
+		c.once.Do(c.closed)
+	}
+	return err
 }
 
 // CloseWrite sends the end of this direction.

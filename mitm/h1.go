@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -343,6 +344,18 @@ func (e *h1exchange) hasBody() bool { return e.a.r.Body != nil && e.a.r.Body != 
 func (p *Proxy) headBound() time.Duration { return or(p.Timeouts.ResponseHeader, 5*time.Minute) }
 func (p *Proxy) bodyBound() time.Duration { return or(p.Timeouts.BodyIdle, 5*time.Minute) }
 
+// responseBound is how long nothing of a response's body may come. Streams of events are silent for as long as there are
+// none, and upgraded connections likewise.
+func (p *Proxy) responseBound(res *http.Response) time.Duration {
+	kind, _, _ := strings.Cut(strings.ToLower(res.Header.Get("Content-Type")), ";")
+	switch kind = strings.TrimSpace(kind); {
+	case res.StatusCode == http.StatusSwitchingProtocols, kind == "text/event-stream", kind == "application/x-ndjson",
+		kind == "multipart/x-mixed-replace", strings.HasPrefix(kind, "application/grpc"):
+		return or(p.Timeouts.StreamIdle, time.Hour)
+	}
+	return p.bodyBound()
+}
+
 // expectHead starts the clock of the response's head, if that has not come.
 func (c *h1conn) expectHead(p *Proxy) {
 	c.mu.Lock()
@@ -353,11 +366,11 @@ func (c *h1conn) expectHead(p *Proxy) {
 }
 
 // expectBody starts the clock of the next piece of the body.
-func (c *h1conn) expectBody(p *Proxy) {
+func (c *h1conn) expectBody(bound time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.headed = true
-	c.arm(p.bodyBound())
+	c.arm(bound)
 }
 
 // receive reads heads until the final one.
@@ -412,7 +425,7 @@ func (e *h1exchange) final(res *http.Response) *http.Response {
 		e.done(res, true)
 		return res
 	}
-	res.Body = &h1body{body: res.Body, e: e, res: res}
+	res.Body = &h1body{body: res.Body, e: e, res: res, bound: e.t.p.responseBound(res)}
 	return res
 }
 
@@ -437,14 +450,15 @@ func (e *h1exchange) wait() {
 // An h1body reads a response's body and ends the exchange once: whole at io.EOF, cut otherwise. Close may come
 // from another goroutine, and frees a Read.
 type h1body struct {
-	body io.Reader
-	e    *h1exchange
-	res  *http.Response
-	once sync.Once
+	body  io.Reader
+	e     *h1exchange
+	res   *http.Response
+	bound time.Duration // of silence
+	once  sync.Once
 }
 
 func (b *h1body) Read(p []byte) (int, error) {
-	b.e.c.expectBody(b.e.t.p)
+	b.e.c.expectBody(b.bound)
 	n, err := b.body.Read(p)
 	if err != nil {
 		b.once.Do(func() { b.e.done(b.res, err == io.EOF) })

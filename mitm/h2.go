@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,10 +29,13 @@ func (p *Proxy) newTransport() *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			if upconnOf(c).alpn != "h2" {
-				p.transports.h1.adopt(c, addr)
+			u, authority := upconnOf(c), authorityOf(addr)
+			if u.alpn != "h2" {
+				p.transports.h1.adopt(c, authority)
 				return nil, errSpeaksHTTP1
 			}
+			p.transports.firsts.opened(authority)
+			u.closed = func() { p.transports.firsts.closed(authority) }
 			return c, nil
 		},
 		Protocols:              &protos,
@@ -57,7 +61,16 @@ func (p *Proxy) roundTripH2(ctx context.Context, a *answer) (*http.Response, err
 	if own.old.has(a.r.URL.Host) {
 		return own.roundTrip(ctx, a)
 	}
-	tr := &trace{a: a, start: time.Now()}
+	made, err := p.transports.firsts.enter(ctx, a.r.URL.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer made()                   // whatever happens: others wait for it
+	if own.old.has(a.r.URL.Host) { // as the first one found
+		made()
+		return own.roundTrip(ctx, a)
+	}
+	tr := &trace{a: a, start: time.Now(), made: made}
 	out := a.r.WithContext(httptrace.WithClientTrace(ctx, tr.hooks()))
 	out.RequestURI, out.Close = "", false
 	if out.ContentLength == 0 {
@@ -66,6 +79,7 @@ func (p *Proxy) roundTripH2(ctx context.Context, a *answer) (*http.Response, err
 		out.Body = &lateBody{out.Body, &tr.connected}
 	}
 	res, err := p.transports.h2.RoundTrip(out)
+	made()
 	if errors.Is(err, errSpeaksHTTP1) {
 		return own.roundTrip(ctx, a)
 	}
@@ -87,13 +101,69 @@ func (b *lateBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// adopt takes over a connection to an upstream that was found to speak HTTP/1.1, and remembers that it does.
-func (t *h1) adopt(conn net.Conn, addr string) {
-	host, port, _ := net.SplitHostPort(addr) // it was dialled
-	key := h1key{tls: true, host: net.JoinHostPort(host, port)}
-	if port == "443" {
-		key.host = key.host[:len(key.host)-len(":443")]
+// authorityOf returns the authority of an https URL whose upstream was dialled at addr, as URL.Host has it.
+func authorityOf(addr string) string { return strings.TrimSuffix(addr, ":443") }
+
+// firsts let one request make the first connection to an upstream, while the others of a burst wait for it:
+// http.Transport would make one for each, as it does not know yet that all of them fit on one.
+type firsts struct {
+	mu     sync.Mutex
+	open   map[string]int           // connections that speak HTTP/2, by authority
+	making map[string]chan struct{} // closed when the first one was made, or could not be
+}
+
+// enter returns at once when there is a connection to the authority, or nobody makes one; made is then to be called
+// when there is one to share, and may be called again. Else it waits for who does. The error is that of ctx.
+func (f *firsts) enter(ctx context.Context, authority string) (made func(), err error) {
+	f.mu.Lock()
+	first := f.making[authority]
+	switch {
+	case f.open[authority] > 0:
+		f.mu.Unlock()
+		return func() {}, nil
+	case first == nil:
+		if f.making == nil {
+			f.making = map[string]chan struct{}{}
+		}
+		first = make(chan struct{})
+		f.making[authority] = first
+		f.mu.Unlock()
+		return sync.OnceFunc(func() {
+			f.mu.Lock()
+			delete(f.making, authority)
+			f.mu.Unlock()
+			close(first)
+		}), nil
 	}
+	f.mu.Unlock()
+	select {
+	case <-first:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (f *firsts) opened(authority string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		f.open = map[string]int{}
+	}
+	f.open[authority]++
+}
+
+func (f *firsts) closed(authority string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open[authority]--; f.open[authority] <= 0 {
+		delete(f.open, authority)
+	}
+}
+
+// adopt takes over a connection to an upstream that was found to speak HTTP/1.1, and remembers that it does.
+func (t *h1) adopt(conn net.Conn, authority string) {
+	key := h1key{tls: true, host: authority}
 	t.old.add(key.host)
 	c := &h1conn{Conn: conn, u: upconnOf(conn), key: key, fresh: true}
 	c.br = bufio.NewReaderSize(c, 4096)

@@ -96,7 +96,8 @@ type Timeouts struct {
 	Connect        time.Duration // all addresses of a name together; 10 s
 	UpstreamTLS    time.Duration // 10 s
 	ResponseHeader time.Duration // from the request sent to the response's head; 5 min
-	BodyIdle       time.Duration // a body or an upgraded connection on which nothing moves; 5 min
+	BodyIdle       time.Duration // a body of which nothing moves; 5 min
+	StreamIdle     time.Duration // an upgraded connection, or a response of events (SSE, gRPC), on which nothing moves; 1 h
 	SpliceIdle     time.Duration // a spliced flow on which nothing moves; 1 h
 }
 

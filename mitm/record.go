@@ -28,6 +28,7 @@ type exchange struct {
 	probe bool          // the engine answers it
 	owed  error         // why it goes nowhere but to the probe; nil nothing
 	body  io.ReadCloser // of the response
+	quiet time.Duration // for which nothing of it may come
 	sent  atomic.Bool   // something of the request was written upstream
 }
 

@@ -199,7 +199,7 @@ func (p *Proxy) copyBody(a *answer, res *http.Response) error {
 	defer first()
 	var idle *idleCut // nil: the connections bound each read and write themselves
 	if a.r.ProtoMajor == 2 {
-		idle = newIdleCut(p.bodyBound(), func() {
+		idle = newIdleCut(a.x.quiet, func() {
 			a.x.cut()
 			a.control(func(rc *http.ResponseController) { rc.SetWriteDeadline(time.Unix(1, 0)) })
 		})
@@ -291,7 +291,7 @@ func (p *Proxy) bodyFault(a *answer, err error, idle bool) error {
 		return a.sent.failed()
 	case idle:
 		return &exitgate.Fault{Step: "receive", Type: "connection_read_timeout", Err: err,
-			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, p.bodyBound())}
+			Reason: fmt.Sprintf("nothing of the response of %s came for %v", dest, a.x.quiet)}
 	case a.r.Context().Err() != nil:
 		return &exitgate.Fault{Step: "client", Type: "client_gone", Reason: "the host went before the response was whole", Err: err}
 	}
@@ -381,7 +381,7 @@ func (p *Proxy) upgrade(a *answer, res *http.Response) error {
 func (p *Proxy) copyUpgraded(a *answer, conn net.Conn, buffered io.Reader, up io.ReadWriteCloser) error {
 	f := &a.x.flow
 	cut := func() { conn.Close(); up.Close() }
-	idle := newIdleCut(p.bodyBound(), cut)
+	idle := newIdleCut(a.x.quiet, cut)
 	defer idle.stop()
 	defer context.AfterFunc(p.base, cut)()
 	defer context.AfterFunc(a.ctx, cut)()

@@ -20,8 +20,9 @@ import (
 // transports are the two ways to upstreams: HTTP/1.1 for hosts that speak HTTP/1.x, and HTTP/2 for hosts that speak
 // that, where the upstream does. Mirroring is what keeps gRPC whole, and uploads cheap.
 type transports struct {
-	h1 *h1
-	h2 *http.Transport
+	h1     *h1
+	h2     *http.Transport
+	firsts firsts
 }
 
 func (t *transports) start(p *Proxy) {
@@ -136,7 +137,7 @@ func (p *Proxy) roundTrip(a *answer) (res *http.Response, err error) {
 		res.Body.Close()
 		return nil, stopped
 	}
-	x.body = res.Body
+	x.body, x.quiet = res.Body, p.responseBound(res)
 	x.flow.Upstream.Proto = res.Proto
 	return res, nil
 }
@@ -182,6 +183,7 @@ func (x *exchange) reached(u *upconn) {
 type trace struct {
 	a     *answer
 	start time.Time
+	made  func() // is called when there is a connection that others can share
 
 	mu     sync.Mutex // guards conn and reused
 	conn   *upconn
@@ -200,7 +202,7 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 			t.connected.Store(true)
 			t.mu.Unlock()
 		},
-		WroteHeaders:         func() { t.a.x.sent.Store(true) },
+		WroteHeaders:         func() { t.a.x.sent.Store(true); t.made() },
 		WroteRequest:         func(httptrace.WroteRequestInfo) { t.wrote.Store(int64(time.Since(t.start))) },
 		GotFirstResponseByte: func() { t.first.Store(int64(time.Since(t.start))) },
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {

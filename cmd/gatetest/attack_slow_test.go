@@ -17,7 +17,7 @@ import (
 )
 
 func impatient(p *mitm.Proxy) {
-	p.Timeouts = mitm.Timeouts{FirstBytes: soon, Handshake: soon, RequestHeader: soon, Idle: soon, BodyIdle: soon, ResponseHeader: soon, SpliceIdle: soon}
+	p.Timeouts = mitm.Timeouts{FirstBytes: soon, Handshake: soon, RequestHeader: soon, Idle: soon, BodyIdle: soon, StreamIdle: soon, ResponseHeader: soon, SpliceIdle: soon}
 }
 
 // TestSlowClients: in whatever phase a host stops, the gate lets it go, and the record says in which.

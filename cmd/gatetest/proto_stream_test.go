@@ -6,6 +6,10 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"time"
+
+	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/mitm"
 )
 
 // Each event is read by the client before the origin sends the next.
@@ -85,4 +89,44 @@ func TestFullDuplex(t *testing.T) {
 			t.Errorf("flow: sent %d %s, received %d %s", f.Sent.Body, f.RequestBody, f.Received.Body, f.ResponseBody)
 		}
 	})
+}
+
+// A stream of events is silent as long as there are none: what bounds the silence of other bodies does not cut it, nor an
+// upgraded connection; and it has a bound of its own.
+func TestSilentStreams(t *testing.T) {
+	for _, tc := range []struct {
+		contentType string
+		stream      time.Duration
+		whole       bool
+	}{
+		{"text/event-stream; charset=utf-8", 0, true}, {"Application/gRPC+proto", 0, true}, {"application/x-ndjson", 0, true},
+		{"text/plain", 0, false}, {"", 0, false}, {"text/event-stream", 100 * time.Millisecond, false},
+	} {
+		for _, h2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s %v h2=%v", tc.contentType, tc.stream, h2), func(t *testing.T) {
+				t.Parallel()
+				g := New(t, func(p *mitm.Proxy) { p.Timeouts.BodyIdle, p.Timeouts.StreamIdle = 100*time.Millisecond, tc.stream })
+				g.Origin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header()["Content-Type"] = []string{tc.contentType}
+					io.WriteString(w, "first")
+					http.NewResponseController(w).Flush()
+					select {
+					case <-time.After(500 * time.Millisecond): // no event for a while
+					case <-r.Context().Done():
+						return
+					}
+					io.WriteString(w, " second")
+				}), www)
+				res := must[*http.Response](t)(g.Client(h2).Get("https://" + www + "/"))
+				b, err := io.ReadAll(res.Body)
+				res.Body.Close()
+				if (err == nil && string(b) == "first second") != tc.whole {
+					t.Errorf("got %q, %v", b, err)
+				}
+				if f := g.Recorder.Last(1); (f.Outcome() == exitgate.OutcomeAllowed) != tc.whole {
+					t.Errorf("flow: %s", describe(f))
+				}
+			})
+		}
+	}
 }

@@ -143,7 +143,7 @@ func TestWebSocketDurationLimit(t *testing.T) {
 }
 
 func TestWebSocketIdle(t *testing.T) {
-	g := New(t, func(p *mitm.Proxy) { p.Timeouts.BodyIdle = 200 * time.Millisecond })
+	g := New(t, func(p *mitm.Proxy) { p.Timeouts.StreamIdle = 200 * time.Millisecond })
 	g.Origin(http.HandlerFunc(upgradeEcho), "ws.example.com")
 	_, br := g.upgrade("ws.example.com")
 	io.Copy(io.Discard, br)
