@@ -84,6 +84,7 @@ type Flow struct {
 
 	Question  Question  `json:"question"` // as it was judged last
 	Verdict   Verdict   `json:"verdict"`
+	Forwarded *Request  `json:"forwarded,omitempty"` // the request as it went upstream, where the verdict rewrote it
 	Authority Authority `json:"authority"`
 	Client    Side      `json:"client"`   // between host and gateway
 	Upstream  Side      `json:"upstream"` // between gateway and destination

@@ -119,7 +119,7 @@ type Verdict struct {
 	Exemption string          `json:"exemption"`     // id of the exemption, when spliced
 	Raw       bool            `json:"raw,omitempty"` // the exemption is for a protocol that is not TLS
 	Limits    Limits          `json:"limits"`
-	Rewrite   json.RawMessage `json:"rewrite,omitempty"` // martian JSON, validated when the policy was loaded
+	Rewrite   json.RawMessage `json:"rewrite,omitempty"` // martian JSON; the engine refuses what is not valid. Kept without secrets
 	// Audit says that policy would refuse this, and that it is carried because the class or grant is in
 	// audit mode; Reason then says what the refusal would have said.
 	Audit bool `json:"audit"`

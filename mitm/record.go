@@ -80,7 +80,7 @@ func (x *exchange) settled() {
 		x.blame(err)
 	}
 	if x.flow.Kind == exitgate.KindRequest && !x.sent.Load() {
-		x.flow.Sent, x.flow.RequestSHA256 = exitgate.Bytes{}, "" // what was ready to go has not left
+		x.flow.Sent, x.flow.RequestSHA256, x.flow.Forwarded = exitgate.Bytes{}, "", nil // what was ready to go has not left
 	}
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -130,7 +131,33 @@ func (s *snapshot) combine(q *asked, out sets) (*answer, error) {
 		w.v.Rule, w.asked, w.hint = "no-grant", true, s.nearest(q)
 		s.refuse(w, q)
 	}
-	return w, nil
+	if w.v.Action == exitgate.Allow && q.Stage == exitgate.StageRequest {
+		w.v.Rewrite, err = rewriteOf(out.rewrites)
+	}
+	return w, err
+}
+
+// rewriteOf makes one rewrite of the elements that the policy's rules contribute, in the order of their text, so that
+// equal sets make equal rewrites. The engine checks what is in them.
+func rewriteOf(set ast.Set) (json.RawMessage, error) {
+	if set.Len() == 0 {
+		return nil, nil
+	}
+	var list []any
+	for _, t := range set.Slice() {
+		if _, ok := t.Value.(ast.Object); !ok {
+			return nil, fmt.Errorf("the policy rewrites by %.80s, which is no object", t)
+		}
+		v, err := ast.JSON(t.Value)
+		if err != nil {
+			return nil, fmt.Errorf("the policy rewrites by %.80s: %w", t, err)
+		}
+		list = append(list, v)
+	}
+	if len(list) == 1 {
+		return json.Marshal(list[0])
+	}
+	return json.Marshal(map[string]any{"fifo.Group": map[string]any{"scope": []string{"request"}, "modifiers": list}})
 }
 
 // refuse refuses, unless the class is in audit mode.

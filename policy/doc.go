@@ -23,7 +23,7 @@
 //	                     │
 //	question ─▶ site ─▶ key ─▶ kept? ──────────────▶ answer ─▶ verdict
 //	                     │                            ▲
-//	                     └──▶ input ─▶ deny, grants, exemptions
+//	                     └──▶ input ─▶ deny, grants, exemptions, rewrite
 //
 // A site is what is known of one class (or host) at one destination: which grants could apply. The key holds
 // everything that the compiled policy can read of the question: for the rules of the policy directory that is
@@ -33,5 +33,6 @@
 //
 // The sets combine in Go: a reason to deny refuses; else, at connect, an exemption splices; else a grant allows;
 // else nothing was granted, and that refuses. A response needs no grant of its own: it is carried unless denied.
+// A request that is carried is changed by every element of rewrite, in the order of their text.
 // Where several grants allow, limits come from the most specific one: see [Engine.Decide].
 package policy

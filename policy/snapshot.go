@@ -103,7 +103,7 @@ func (s *snapshot) prepare(ctx context.Context, own map[string]any) (err error) 
 		return fmt.Errorf("read the grant table: %w", err)
 	}
 	s.query, err = rego.New(
-		rego.Query("["+ownPackage+"."+denials+", "+ownPackage+".exemptions, "+ownPackage+".grants]"),
+		rego.Query("["+ownPackage+"."+denials+", "+ownPackage+".exemptions, "+ownPackage+".grants, "+ownPackage+".rewrite]"),
 		rego.Compiler(s.compiler), rego.Store(s.store), rego.Transaction(s.txn),
 		rego.StrictBuiltinErrors(true), // otherwise a deny that cannot be worked out would not deny
 		rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
@@ -115,7 +115,7 @@ func (s *snapshot) prepare(ctx context.Context, own map[string]any) (err error) 
 }
 
 // sets is what the policy says.
-type sets struct{ denials, exemptions, grants ast.Set }
+type sets struct{ denials, exemptions, grants, rewrites ast.Set }
 
 // eval asks the policy. It fails closed: an answer that is not complete is an error.
 func (s *snapshot) eval(ctx context.Context, input ast.Value, more ...rego.EvalOption) (out sets, err error) {
@@ -142,10 +142,10 @@ func (s *snapshot) eval(ctx context.Context, input ast.Value, more ...rego.EvalO
 		return out, errNotAnswered
 	}
 	a, _ := rs[0].Expressions[0].Value.(*ast.Array)
-	if a == nil || a.Len() != 3 {
+	if a == nil || a.Len() != 4 {
 		return out, errNotAnswered
 	}
-	for i, set := range [...]*ast.Set{&out.denials, &out.exemptions, &out.grants} {
+	for i, set := range [...]*ast.Set{&out.denials, &out.exemptions, &out.grants, &out.rewrites} {
 		var ok bool
 		if *set, ok = a.Elem(i).Value.(ast.Set); !ok {
 			return out, errors.New("the policy's answer is not made of sets")

@@ -171,6 +171,10 @@ func appendPhases(b []byte, p exitgate.Phases) []byte {
 }
 
 func appendResult(b []byte, f *exitgate.Flow) []byte {
+	if f.Forwarded != nil {
+		b = append(b, `,"forwarded":`...)
+		b = appendRequest(b, f.Forwarded)
+	}
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(f.Status), 10)
 	b = appendInts(b, `,"sent":{"header":`, f.Sent.Header, `,"body":`, f.Sent.Body)

@@ -24,6 +24,9 @@ func Full() *exitgate.Flow {
 	full.Question.HTTP.Headers["empty"], full.Question.HTTP.Headers["none"] = []string{}, nil
 	full.Verdict.Exemption, full.Verdict.Raw, full.Verdict.Reason = "e", true, "carried, and would be refused"
 	full.Verdict.Audit, full.Verdict.Rewrite = true, json.RawMessage(`{"header.Modifier":{"name":"x","value":"é"}}`)
+	forwarded := *full.Question.HTTP
+	forwarded.Query, forwarded.Headers = "a=b", map[string][]string{"x-team": {"é"}}
+	full.Forwarded = &forwarded
 	full.Verdict.Limits.Duration, full.Verdict.Limits.Bytes = time.Minute, 99
 	full.RequestBody, full.RequestSHA256 = exitgate.BodyCut, strings.Repeat("0f", 32)
 	full.Findings = []exitgate.Finding{{Inspector: "secrets", Where: "header:x-key", What: "a private key"}, {What: "another"}}

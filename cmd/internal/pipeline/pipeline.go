@@ -24,8 +24,9 @@ func Set(gate *mitm.Proxy, o Options) {
 		&inspect.Loop{Name: gate.Gateway},             // it has not been here before
 		&inspect.Headers{Redact: o.Redact},            // the header as policy and record may see it
 		gate.Ask(),                                    // the policy allows it
-		gate.Begin(),                                  // the record is begun
 		inspect.NewHopByHop(),                         // what concerned the host's connection stays here
+		&inspect.Rewrite{Redact: o.Redact},            // changed as the policy says, behind the host's last word
+		gate.Begin(),                                  // the record is begun
 		&inspect.Via{Name: gate.Gateway},              // so that a loop is known
 		&inspect.RequestMeter{Default: o.RequestBody}, // counted, hashed, held to its limit
 	}
