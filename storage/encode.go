@@ -173,7 +173,7 @@ func appendPhases(b []byte, p exitgate.Phases) []byte {
 func appendResult(b []byte, f *exitgate.Flow) []byte {
 	if f.Forwarded != nil {
 		b = append(b, `,"forwarded":`...)
-		b = appendRequest(b, f.Forwarded)
+		b = appendRequest(b, f.Forwarded, appendHeaders(nil, f.Forwarded.Headers))
 	}
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(f.Status), 10)

@@ -16,7 +16,7 @@ import (
 // a record costs is decided; the JSON that is kept for ever is made when the flow goes to the store.
 //
 // A change of exitgate.Flow changes this, and codecVersion with it.
-const codecVersion = 1
+const codecVersion = 2
 
 var errCodec = errors.New("these bytes are not a flow of this program")
 
@@ -30,6 +30,7 @@ func appendFlow(b []byte, f *exitgate.Flow) []byte {
 	b = appendInstant(b, f.End)
 	b = appendNumbers(b, int64(f.Phases.Resolve), int64(f.Phases.Connect), int64(f.Phases.TLS), int64(f.Phases.Wait))
 	b = appendVerdict(b, &f.Verdict)
+	b = appendRequest(b, f.Forwarded)
 	b = appendText(b, f.Authority.Connect)
 	b = appendText(b, f.Authority.SNI)
 	b = appendText(b, f.Authority.Host)
@@ -101,7 +102,10 @@ func appendSubject(b []byte, q *exitgate.Question) []byte {
 		b = appendBool(b, t.ECH)
 		b = appendText(b, t.JA4)
 	}
-	r := q.HTTP
+	return appendRequest(b, q.HTTP)
+}
+
+func appendRequest(b []byte, r *exitgate.Request) []byte {
 	if b = appendBool(b, r != nil); r != nil {
 		b = appendText(b, r.Method)
 		b = appendText(b, r.Scheme)
@@ -333,6 +337,7 @@ func (d *decoder) flow(f *exitgate.Flow) {
 		*p = time.Duration(d.varint())
 	}
 	d.verdict(&f.Verdict)
+	f.Forwarded = d.request()
 	f.Authority = exitgate.Authority{Connect: d.text(), SNI: d.text(), Host: d.text(), Dialled: d.addrPort()}
 	f.Client, f.Upstream = d.side(), d.side()
 	f.UpstreamCert, f.Status = d.text(), int(d.varint())
@@ -378,8 +383,13 @@ func (d *decoder) subject(q *exitgate.Question) {
 	if d.bool() {
 		q.TLS = &exitgate.TLS{SNI: d.text(), ALPN: d.texts(), Versions: d.texts(), ECH: d.bool(), JA4: d.text()}
 	}
-	if d.bool() {
-		q.HTTP = &exitgate.Request{Method: d.text(), Scheme: d.text(), URL: d.text(), Path: d.text(), Query: d.text(),
-			Headers: d.headers(), Length: d.varint(), Proto: d.text(), Upgrade: d.text(), EncodedSlash: d.bool()}
+	q.HTTP = d.request()
+}
+
+func (d *decoder) request() *exitgate.Request {
+	if !d.bool() {
+		return nil
 	}
+	return &exitgate.Request{Method: d.text(), Scheme: d.text(), URL: d.text(), Path: d.text(), Query: d.text(),
+		Headers: d.headers(), Length: d.varint(), Proto: d.text(), Upgrade: d.text(), EncodedSlash: d.bool()}
 }
