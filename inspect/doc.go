@@ -4,7 +4,7 @@
 // # What is promised
 //
 // What a policy saw is what goes upstream: path, query, method and header fields byte for byte, but for the Via field that
-// every proxy must add. Nothing is repaired on the way; what is ambiguous is refused, as an [exitgate.Refusal] of
+// every proxy must add and what the policy itself rewrites, which is recorded beside the question. Nothing is repaired on the way; what is ambiguous is refused, as an [exitgate.Refusal] of
 // rule exitgate:malformed whose reason says what was wrong and where. No secret enters a question: credentials,
 // cookies and the secret keys of a query are in it as keyed fingerprints. No byte of a body passes that is not
 // counted, nor one over the limit. A step that finds no exchange fails as an [exitgate.Bug]: what could not be
@@ -14,11 +14,11 @@
 //
 //	first bytes ──▶ Sniff ──▶ TLS, HTTP/1, HTTP/2 in plain text, SSH, unknown
 //	HTTP/1 bytes ─▶ Screen ─▶ net/http's server
-//	requests:   Canonical ─ Authority ─ Loop ─ Headers ─ (ask, begin) ─ HopByHop ─ Via ─ RequestMeter ──▶ upstream
+//	requests:   Canonical ─ Authority ─ Loop ─ Headers ─ (ask) ─ HopByHop ─ Rewrite ─ (begin) ─ Via ─ RequestMeter ──▶ upstream
 //	responses:  ResponseFacts ─ (ask) ─ ResponseHopByHop ─ Via ─ ResponseMeter ──▶ host
 //
 // Every step is a martian modifier, so that they stand in one explicit list. Authority, Loop and Headers need what
-// Canonical filled in; RequestMeter stands last, because it counts the header as it leaves.
+// Canonical filled in; Rewrite stands behind HopByHop, so that no host has taken away what the policy set; RequestMeter stands last, because it counts the header as it leaves.
 //
 // # What is refused: framing of HTTP/1 (Screen)
 //

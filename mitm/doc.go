@@ -6,7 +6,9 @@
 // Nothing is dialled before a verdict allowed it, and only in dial.go, and only to an address that was checked.
 // Nothing is written upstream before Recorder.Begin returned. Every connection that sent a byte yields a flow,
 // and every flow ends once. The names under which a destination is named agree, or the request is refused. A
-// step that fails, panics or is missing refuses: the zero Verdict does.
+// step that fails, panics or is missing refuses: the zero Verdict does. Who a host is holds for no longer than it is
+// true: it is looked at before each request, on connections that are open as on new ones, and what a host that may no
+// longer pass has under way is cut.
 //
 // # What is not here
 //
@@ -26,5 +28,7 @@
 //
 //	for each request: read ─ canonicalise ─ ask(request) ─ begin ─ forward ─ ask(response) ─ stream ─ end
 //
-// The ways in differ only in how they fill the first Question.
+// The ways in differ only in how they fill the first Question. On the TLS proxy the host's certificate says who it is; one
+// that is not valid does not fail the handshake, as each request can then be refused with the reason. One name is the
+// engine's own: see ProbeName.
 package mitm

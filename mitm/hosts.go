@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/exitgate/exitgate"
 )
@@ -17,12 +19,14 @@ import (
 // whole by Set; the zero value knows nobody.
 type Hosts struct {
 	// Certificate verifies the chain that a host showed and returns the host and the class that it names, or an
-	// *exitgate.Refusal that says what is wrong with it. What it names must be on the list. It is set before use; nil: no
-	// certificate is known.
+	// *exitgate.Refusal that says what is wrong with it. What it names must be on the list. What it found good is good
+	// until a certificate of the chain ends, or Changed is called. It is set before use; nil: no certificate is known.
 	Certificate func(chain []*x509.Certificate) (name string, class exitgate.Class, err error)
+	Now         func() time.Time // nil: time.Now
 
-	table atomic.Pointer[hostTable]
-	epoch atomic.Uint64
+	table  atomic.Pointer[hostTable]
+	epoch  atomic.Uint64
+	proven proven
 }
 
 // A RegisteredHost is one entry of the list.
@@ -77,13 +81,16 @@ func (h *Hosts) Set(list []RegisteredHost) error {
 		}
 	}
 	h.table.Store(t)
-	h.Changed()
+	h.epoch.Add(1)
 	return nil
 }
 
 // Changed says that something besides the list changed which decides who a host is: a revoked certificate, another
 // identity root.
-func (h *Hosts) Changed() { h.epoch.Add(1) }
+func (h *Hosts) Changed() {
+	h.proven.forget()
+	h.epoch.Add(1)
+}
 
 // Epoch implements Identifier.
 func (h *Hosts) Epoch() uint64 { return h.epoch.Load() }
@@ -141,7 +148,7 @@ func (h *Hosts) ByCertificate(a netip.Addr, chain []*x509.Certificate) (exitgate
 	if h.Certificate == nil {
 		return nobody(a), exitgate.NewRefusal(0, exitgate.RuleHost, "%s shows a certificate, and this gateway knows hosts by address or token only", a)
 	}
-	name, class, err := h.Certificate(chain)
+	name, class, err := h.proven.verify(chain, h.now(), h.Certificate)
 	known := exitgate.Host{Name: name, Class: class, Addr: a, By: exitgate.ByCertificate}
 	if err != nil {
 		return known, err
@@ -155,6 +162,66 @@ func (h *Hosts) ByCertificate(a netip.Addr, chain []*x509.Certificate) (exitgate
 		return known, exitgate.NewRefusal(0, exitgate.RuleHost, "the certificate of host %s says class %.80q and its registration class %s: enrol it again", name, class, r.Class)
 	}
 	return r.as(a, exitgate.ByCertificate)
+}
+
+func (h *Hosts) now() time.Time {
+	if h.Now != nil {
+		return h.Now()
+	}
+	return time.Now()
+}
+
+// proven remembers certificates that were verified: the list changes often where hosts come and go, and each open
+// connection is then asked for again.
+type proven struct {
+	mu   sync.RWMutex // guards what follows
+	good map[[32]byte]proof
+	age  uint64 // how often it was forgotten
+}
+
+type proof struct {
+	name  string
+	class exitgate.Class
+	until time.Time
+}
+
+const maxProven = 1 << 16 // about 8 MB; more are verified anew now and then
+
+func (p *proven) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.good = nil
+	p.age++
+}
+
+func (p *proven) verify(chain []*x509.Certificate, now time.Time, by func([]*x509.Certificate) (string, exitgate.Class, error)) (string, exitgate.Class, error) {
+	key := sha256.Sum256(chain[0].Raw)
+	p.mu.RLock()
+	found, ok := p.good[key]
+	age := p.age
+	p.mu.RUnlock()
+	if ok && now.Before(found.until) {
+		return found.name, found.class, nil
+	}
+	name, class, err := by(chain)
+	if err != nil {
+		return name, class, err
+	}
+	until := chain[0].NotAfter
+	for _, c := range chain[1:] {
+		if c.NotAfter.Before(until) {
+			until = c.NotAfter
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.age == age { // else it may have been verified by what was forgotten
+		if p.good == nil || len(p.good) >= maxProven {
+			p.good = map[[32]byte]proof{}
+		}
+		p.good[key] = proof{name, class, until}
+	}
+	return name, class, nil
 }
 
 // NeedsToken implements Identifier.

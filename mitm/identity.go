@@ -174,16 +174,17 @@ const (
 
 // watchHosts cuts what hosts that may no longer pass have under way. What they begin anew is refused without it.
 func (p *Proxy) watchHosts() {
-	epoch := uint64(0)
+	epoch, moved := uint64(0), false
 	for n := 1; pause(p.base, watchEvery); n++ {
 		now := uint64(0)
 		if safely("identify", func() error { now = p.Identify.Epoch(); return nil }) != nil {
 			continue
 		}
-		if now != epoch || n%watchExpired == 0 {
-			epoch = now
+		again := moved // for what was judged before the epoch moved and went on after the first look
+		if moved = now != epoch; moved || again || n%watchExpired == 0 {
 			p.dismiss()
 		}
+		epoch = now
 	}
 }
 

@@ -62,7 +62,8 @@ func TestStanding(t *testing.T) {
 // A host of the list is found by its certificate as long as list and certificate agree.
 func TestHostsByCertificate(t *testing.T) {
 	h := &Hosts{}
-	chain := []*x509.Certificate{{}}
+	serial := byte(0)
+	chain := []*x509.Certificate{{NotAfter: time.Now().Add(time.Hour)}}
 	if _, err := h.ByCertificate(here, chain); err == nil {
 		t.Error("a certificate is taken that nothing verifies")
 	}
@@ -82,12 +83,46 @@ func TestHostsByCertificate(t *testing.T) {
 		ok    bool
 	}{{"one", "app", nil, true}, {"one", "app", bad, false}, {"one", "db", nil, false}, {"one", "", nil, false}, {"off", "app", nil, false}, {"", "", nil, false}, {"two", "app", nil, false}} {
 		name, class, err = c.name, c.class, c.err
+		serial++
+		chain[0].Raw = []byte{serial}
 		got, gerr := h.ByCertificate(here, chain)
 		if (gerr == nil) != c.ok || c.ok && got != (exitgate.Host{Name: "one", Class: "app", Addr: here, By: exitgate.ByCertificate}) {
 			t.Errorf("%+v: %+v %v", c, got, gerr)
 		}
 		if r := new(exitgate.Refusal); gerr != nil && (!errors.As(gerr, &r) || r.Status != 0 || r.Verdict.Rule != exitgate.RuleHost) {
 			t.Errorf("%+v: %v", c, gerr)
+		}
+	}
+}
+
+// A certificate that was verified is not verified again for each change of the list, but when it may have ended or been
+// revoked; one that was found bad is looked at anew.
+func TestProven(t *testing.T) {
+	now, verified, bad := time.Now(), 0, error(nil)
+	h := &Hosts{Now: func() time.Time { return now }}
+	h.Certificate = func([]*x509.Certificate) (string, exitgate.Class, error) {
+		verified++
+		return "one", "app", bad
+	}
+	set := func() {
+		if err := h.Set([]RegisteredHost{{Name: "one", Class: "app"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set()
+	chain := []*x509.Certificate{{Raw: []byte("leaf"), NotAfter: now.Add(2 * time.Hour)}, {Raw: []byte("issuer"), NotAfter: now.Add(time.Hour)}}
+	for i, step := range []struct {
+		do   func()
+		want int
+		good bool
+	}{
+		{func() {}, 1, true}, {set, 1, true}, {h.Changed, 2, true}, {func() { now = now.Add(59 * time.Minute) }, 2, true},
+		{func() { now = now.Add(2 * time.Minute) }, 3, true},
+		{func() { bad = exitgate.NewRefusal(0, exitgate.RuleHost, "revoked"); h.Changed() }, 4, false}, {func() {}, 5, false}, {func() { bad = nil }, 6, true},
+	} {
+		step.do()
+		if _, err := h.ByCertificate(here, chain); verified != step.want || (err == nil) != step.good {
+			t.Errorf("step %d: verified %d times, want %d; %v", i, verified, step.want, err)
 		}
 	}
 }
