@@ -10,9 +10,9 @@ import (
 	"go.step.sm/crypto/keyutil"
 )
 
-// checkRoot returns an error when p cannot be a root over an issuer, whoever made it.
-func checkRoot(p pair) error {
-	switch c := p.cert; {
+// checkRoot returns an error when c cannot be a root over an issuer, whoever made it.
+func checkRoot(c *x509.Certificate) error {
+	switch {
 	case !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0:
 		return errors.New("is foreign: it is not the certificate of a certificate authority")
 	case c.MaxPathLenZero || c.MaxPathLen == 0:
@@ -37,15 +37,15 @@ func checkValidity(c *x509.Certificate, now time.Time) error {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// checkIssuer returns an error when p is not an issuer that root signed, within the bounds that makeGeneration
+// checkIssuer returns an error when c is not an issuer that root signed, within the bounds that makeIssuer
 // sets. That it may be due is no error.
-func checkIssuer(p, root pair) error {
-	switch c := p.cert; {
+func checkIssuer(c, root *x509.Certificate) error {
+	switch {
 	case !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0:
 		return errors.New("it is foreign: not the certificate of a certificate authority")
-	case keyutil.Equal(c.PublicKey, root.cert.PublicKey):
+	case keyutil.Equal(c.PublicKey, root.PublicKey):
 		return errors.New("it is foreign: it certifies the key of the root")
-	case !signedBy(c, root.cert):
+	case !signedBy(c, root):
 		return errors.New("it is foreign: another root signed it")
 	case !c.MaxPathLenZero || !slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}):
 		return errors.New("it is foreign: it may sign more than leaves of servers")
