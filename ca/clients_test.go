@@ -108,7 +108,7 @@ func (s *site) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c, err := s.issuer.Leaf(h.Context(), name)
 	var r *exitgate.Refusal
 	if errors.As(err, &r) && r.Verdict.Rule == exitgate.RuleNeverIntercept {
-		return s.issuer.current.Load().sign(name, nil, time.Now(), s.issuer.lifetimes)
+		return s.issuer.current.Load().sign(name, net.ParseIP(name).To4(), time.Now(), s.issuer.lifetimes)
 	}
 	return c, err
 }

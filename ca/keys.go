@@ -91,7 +91,7 @@ func (k *keyring) issuerSigner(p pair) (pair, error) {
 		}
 		k.open[p.uri] = key
 	}
-	return pair{cert: p.cert, key: key.Signer, uri: p.uri}, nil
+	return pair{cert: p.cert, key: key, uri: p.uri}, nil
 }
 
 // openKey opens the key of p in its KMS, and checks that it is the one that the certificate certifies.

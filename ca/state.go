@@ -2,8 +2,13 @@ package ca
 
 import (
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
+
+	"github.com/exitgate/exitgate/ca/internal/keydir"
 )
 
 // A State is what the folder holds, and where a rotation stands. Its certificates must not be changed.
@@ -50,6 +55,62 @@ func stateOf(t *trust) State {
 		s.Begun, s.SwitchAt, s.Switched = t.turn.Begun, t.turn.SwitchAt, t.turn.Switched
 	}
 	return s
+}
+
+// Read returns how the authority in dir stands, from its certificates alone: it uses no key, changes nothing, and says
+// nothing of concerns. It is for a folder that no gateway runs on.
+func Read(dir string) (State, error) {
+	f := folder{dir: keydir.Dir(dir)}
+	turn, err := f.readTurn()
+	if err != nil {
+		return State{}, err
+	}
+	t := &trust{turn: turn}
+	if t.past, err = f.readCerts(pastFile); err != nil {
+		return State{}, err
+	}
+	switch {
+	case turn == nil:
+		certs, err := f.readCerts(rootCertFile)
+		if err != nil {
+			return State{}, err
+		}
+		if len(certs) != 1 {
+			return State{}, fmt.Errorf("read %s: it holds %d certificates; there is a root there once a gateway ran, or \"exitgate ca create-root\" did", f.path(rootCertFile), len(certs))
+		}
+		t.root.cert = certs[0]
+	case turn.ended(t.past):
+		t.turn = nil
+		t.root.cert = turn.old
+		if !turn.Switched.IsZero() {
+			t.root.cert = turn.new
+		}
+	case turn.Switched.IsZero():
+		t.root.cert, t.other.cert = turn.old, turn.new
+	default:
+		t.root.cert, t.other.cert = turn.new, turn.old
+	}
+	s := stateOf(t)
+	s.RootKey, s.IssuerKey = "", ""
+	s.Issuer, err = f.issuerCert()
+	return s, err
+}
+
+// issuerCert reads the certificate beside the key of the issuer; nil when there is none.
+func (f folder) issuerCert() (*x509.Certificate, error) {
+	b, err := f.read(issuerFile, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type == "CERTIFICATE" {
+				return x509.ParseCertificate(block.Bytes)
+			}
+		}
+		err = errors.New("it holds no certificate")
+	}
+	return nil, fmt.Errorf("read %s: %w", f.path(issuerFile), err)
 }
 
 // How far ahead a person is told of what only a person can do.

@@ -5,24 +5,81 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
+	"go.step.sm/crypto/keyutil"
 	"go.step.sm/crypto/kms/apiv1"
 	"go.step.sm/crypto/kms/softkms"
 	"go.step.sm/crypto/kms/tpmkms"
 	"go.step.sm/crypto/kms/uri"
 )
 
-// A Key signs until it is closed.
+// A Key signs until it is closed. It is safe for concurrent use. When its device fails, it is opened again, once for
+// each signature: an HSM may have been restarted, and the PKCS #11 driver gives up every key of a module when it fails
+// to reach another of its tokens.
 type Key struct {
-	crypto.Signer
+	uri        string
+	passphrase []byte
+	public     crypto.PublicKey
+
+	mu      sync.Mutex // guards what follows
+	signer  crypto.Signer
 	manager apiv1.KeyManager
 }
 
+// Public returns the public key.
+func (k *Key) Public() crypto.PublicKey { return k.public }
+
+// Sign signs as the key's own signer does.
+func (k *Key) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	k.mu.Lock()
+	signer := k.signer
+	k.mu.Unlock()
+	sig, err := signer.Sign(r, digest, o)
+	if err == nil {
+		return sig, nil
+	}
+	if signer, again := k.reopen(signer); again == nil {
+		return signer.Sign(r, digest, o)
+	}
+	return nil, fmt.Errorf("sign with the key %s: %w", k.uri, err)
+}
+
+// reopen returns the signer that takes the place of the one that failed, unless another did that already.
+func (k *Key) reopen(failed crypto.Signer) (crypto.Signer, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.signer != failed {
+		return k.signer, nil
+	}
+	k.manager.Close() // first: while a context is open, the driver does not initialize its module again
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	next, err := Open(ctx, k.uri, k.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	if !keyutil.Equal(next.public, k.public) {
+		return nil, errors.Join(errors.New("there is another key now"), next.Close())
+	}
+	k.signer, k.manager = next.signer, next.manager
+	return k.signer, nil
+}
+
+// patience bounds how long a device is waited for that failed.
+const patience = 10 * time.Second
+
 // Close gives back what the key holds of its device.
-func (k *Key) Close() error { return k.manager.Close() }
+func (k *Key) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.manager.Close()
+}
 
 // Check returns an error when uri cannot name a key, holds a secret, or is of a kind that this build does not have.
 func Check(s string) error {
@@ -81,11 +138,19 @@ func Open(ctx context.Context, s string, passphrase []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	k, err := find(m, s, passphrase)
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return k, nil
+}
+
+func find(m apiv1.KeyManager, s string, passphrase []byte) (*Key, error) {
 	signer, err := m.CreateSigner(&apiv1.CreateSignerRequest{SigningKey: s, Password: password(s, passphrase)})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the key %s: %w", s, err), m.Close())
+		return nil, fmt.Errorf("open the key %s: %w", s, err)
 	}
-	return &Key{signer, m}, nil
+	return &Key{uri: s, passphrase: passphrase, public: signer.Public(), signer: signer, manager: m}, nil
 }
 
 // password keeps a file's missing passphrase from becoming an empty one, with which a key in clear is not read.
@@ -102,22 +167,21 @@ func Create(ctx context.Context, s string, passphrase []byte) (*Key, error) {
 	if uri.HasScheme(softkms.Scheme, s) {
 		return Open(ctx, s, passphrase)
 	}
-	if k, err := Open(ctx, s, nil); err == nil {
-		return k, nil
-	}
 	m, err := manager(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	made, err := m.CreateKey(&apiv1.CreateKeyRequest{Name: s, SignatureAlgorithm: apiv1.ECDSAWithSHA256})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make the key %s: %w", s, err), m.Close())
+	k, missing := find(m, s, nil)
+	if missing == nil {
+		return k, nil
 	}
-	signer, err := m.CreateSigner(&made.CreateSignerRequest)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the key %s that was made: %w", s, err), m.Close())
+	if _, err = m.CreateKey(&apiv1.CreateKeyRequest{Name: s, SignatureAlgorithm: apiv1.ECDSAWithSHA256}); err == nil {
+		k, err = find(m, s, nil)
 	}
-	return &Key{signer, m}, nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make the key %s, which could not be opened (%w): %w", s, missing, err), m.Close())
+	}
+	return k, nil
 }
 
 func manager(ctx context.Context, s string) (apiv1.KeyManager, error) {
