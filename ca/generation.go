@@ -187,7 +187,7 @@ func (i *Issuer) openGeneration(now time.Time, want constraints) (*generation, e
 		return g, err
 	}
 	next, err := i.makeGeneration(t, now, want)
-	if errors.Is(err, errNoRootKey) && g.valid(now) {
+	if errors.Is(err, ErrNoRootKey) && g.valid(now) {
 		return g, nil
 	}
 	return next, err

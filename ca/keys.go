@@ -18,8 +18,8 @@ const Offline = "offline"
 // kmsPatience bounds a call to a KMS: leaves may wait for it.
 const kmsPatience = 20 * time.Second
 
-// errNoRootKey says that there is work for the root's key, and that it is elsewhere.
-var errNoRootKey = errors.New(`the key of the root is not here: write a request with "exitgate ca issuer-request", sign it where ` +
+// ErrNoRootKey says that there is work for the root's key, and that it is elsewhere.
+var ErrNoRootKey = errors.New(`the key of the root is not here: write a request with "exitgate ca issuer-request", sign it where ` +
 	`the key is with "exitgate ca sign-issuer", and bring the certificate back with "exitgate ca install-issuer"`)
 
 // A keyring says where keys are, and what they are encrypted with.
@@ -69,7 +69,7 @@ func (k *keyring) rootSigner(p pair) (signer pair, done func(), err error) {
 	case p.key != nil:
 		return p, func() {}, nil
 	case p.uri == "":
-		return p, nil, errNoRootKey
+		return p, nil, ErrNoRootKey
 	}
 	key, err := openKey(p, k.rootPhrase)
 	if err != nil {

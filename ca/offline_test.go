@@ -64,7 +64,7 @@ func TestOfflineRoot(t *testing.T) {
 	if i.folder.has(rootFile) || i.folder.has(requestFile) {
 		t.Error("a key is where it should not be")
 	}
-	if err := i.Renew(); !errors.Is(err, errNoRootKey) {
+	if err := i.Renew(); !errors.Is(err, ErrNoRootKey) {
 		t.Errorf("renewed without the key: %v", err)
 	}
 	looks(t, o, i, Steady, i.RootCertificate())
@@ -159,7 +159,7 @@ func TestOfflineRotation(t *testing.T) {
 	must(t, err)
 	must(t, i.Rotate(Rotation{Certificate: next, Overlap: 30 * day}))
 	looks(t, o, i, Overlap, old, next)
-	if err := i.Switch(); !errors.Is(err, errNoRootKey) {
+	if err := i.Switch(); !errors.Is(err, ErrNoRootKey) {
 		t.Errorf("switched without an issuer: %v", err)
 	}
 	clk.forward(31 * day) // the overlap is over, and there is nothing to switch to

@@ -136,7 +136,7 @@ func (i *Issuer) bridge(old, next pair) (*x509.Certificate, error) {
 		return nil, nil
 	}
 	signer, done, err := i.keys.rootSigner(old)
-	if errors.Is(err, errNoRootKey) {
+	if errors.Is(err, ErrNoRootKey) {
 		i.log.Warn("hosts that know only the old root will refuse leaves after the switch: its key, which would sign a bridge, is not here")
 		return nil, nil
 	}

@@ -124,17 +124,17 @@ func (i *Issuer) concerns(g *generation, now time.Time) (list []string) {
 	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	t, offline := g.trust, g.trust.root.where() == Offline
 	if offline && !now.Before(notice(g.cert)) {
-		add("the interception issuer ends at %s: %v", stamp(g.cert.NotAfter), errNoRootKey)
+		add("the interception issuer ends at %s: %v", stamp(g.cert.NotAfter), ErrNoRootKey)
 	}
 	if offline && !constraintsOf(g.cert).equal(g.want) {
 		add("the issuer does not say which names are never intercepted, as the configuration does: the gateway refuses to intercept them, and hosts "+
-			"would not notice if it did: %v", errNoRootKey)
+			"would not notice if it did: %v", ErrNoRootKey)
 	}
 	if t.phase() == Steady && t.root.cert.NotAfter.Sub(now) < rootNotice {
 		add(`the interception root ends at %s: begin with the next one, which every host needs before then: "exitgate ca rotate"`, stamp(t.root.cert.NotAfter))
 	}
 	if t.phase() == Overlap && t.other.where() == Offline && !i.folder.has(nextIssuerFile) {
-		add("there is no issuer under the next root, so nothing can switch to it: %v", errNoRootKey)
+		add("there is no issuer under the next root, so nothing can switch to it: %v", ErrNoRootKey)
 	} else if t.due(now) {
 		add(`the switch to the next root is due and comes with the next leaf that is signed; where it does not, the log says why, and "exitgate ca rotate --switch" tries it now`)
 	}
