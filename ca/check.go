@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -49,6 +50,19 @@ func checkIssuer(c, root *x509.Certificate) error {
 		return errors.New("it is foreign: another root signed it")
 	case !c.MaxPathLenZero || !slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}):
 		return errors.New("it is foreign: it may sign more than leaves of servers")
+	}
+	return nil
+}
+
+// checkBridge returns an error when c is not a bridge from the root old to the root next that clients follow.
+func checkBridge(c, old, next *x509.Certificate) error {
+	switch {
+	case !signedBy(c, old) || !keyutil.Equal(c.PublicKey, next.PublicKey) || !bytes.Equal(c.RawSubject, next.RawSubject):
+		return errors.New("its bridge is foreign: it does not lead from one of its roots to the other")
+	case !c.BasicConstraintsValid || !c.IsCA || c.MaxPathLen == 0 || c.KeyUsage&x509.KeyUsageCertSign == 0 || !bytes.Equal(c.SubjectKeyId, next.SubjectKeyId):
+		return errors.New("its bridge is foreign: clients would not follow it to an issuer")
+	case old.MaxPathLen == 1:
+		return errors.New("its bridge leads nowhere: the path length of the old root leaves no room for it")
 	}
 	return nil
 }

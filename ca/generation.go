@@ -47,7 +47,7 @@ func (i *Issuer) newGeneration(p pair, t *trust, want constraints) (*generation,
 		return nil, fmt.Errorf("make the key identifier of leaves: %w", err)
 	}
 	g := &generation{pair: p, trust: t, id: p.cert.SerialNumber.Text(16), bars: constraintsOf(p.cert).and(want), want: want, leafKey: leafKey, leafSKI: ski}
-	g.flight = g.id + " " + string(t.phase())
+	g.flight = g.id + " " + t.id()
 	g.cas = &softcas.SoftCAS{CertificateChain: []*x509.Certificate{p.cert}, Signer: p.key}
 	g.chain = [][]byte{p.cert.Raw}
 	if t.bridged() {

@@ -157,7 +157,19 @@ func TestOfflineRotation(t *testing.T) {
 	nextVault.Now = clk.now
 	next, err := CreateRoot(nextVault)
 	must(t, err)
-	must(t, i.Rotate(Rotation{Certificate: next, Overlap: 30 * day}))
+	for name, vault := range map[string]Options{"by the next root": nextVault, "by a stranger": func() Options { o := testOptions(t); mustOpen(t, o); return o }()} {
+		foreign, err := SignBridge(old, Signing{Root: files(t, vault.Dir)[rootFile]})
+		must(t, err)
+		if err := i.Rotate(Rotation{Certificate: next, Bridge: foreign}); !errors.As(err, &s) || !strings.Contains(err.Error(), "bridge is foreign") {
+			t.Errorf("a bridge %s: %v", name, err)
+		}
+	}
+	bridge, err := SignBridge(next, Signing{Root: files(t, vault.Dir)[rootFile]})
+	must(t, err)
+	if _, err := SignBridge(old, Signing{Root: files(t, vault.Dir)[rootFile]}); err == nil {
+		t.Error("a bridge from a root to itself")
+	}
+	must(t, i.Rotate(Rotation{Certificate: next, Bridge: bridge, Overlap: 30 * day}))
 	looks(t, o, i, Overlap, old, next)
 	if err := i.Switch(); !errors.Is(err, ErrNoRootKey) {
 		t.Errorf("switched without an issuer: %v", err)
@@ -171,6 +183,9 @@ func TestOfflineRotation(t *testing.T) {
 	must(t, err)
 	must(t, i.Install(signIn(t, nextVault, request)))
 	looks(t, o, i, Leaving, next, old) // the switch was due
+	if !i.State().Bridged || !accepts(t, i, old) {
+		t.Error("a host that knows the old root only is left behind")
+	}
 	must(t, i.Finish())
 	looks(t, o, i, Steady, next)
 	if i.State().RootKey != Offline || i.folder.has(nextIssuerFile) {

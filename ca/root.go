@@ -129,25 +129,30 @@ func (i *Issuer) newRoot(now time.Time, uri string) (pair, error) {
 }
 
 // bridge returns a certificate of the root next that the root old signed, by which hosts that know only old accept
-// what comes from next; nil when old cannot sign one that hosts would accept.
-func (i *Issuer) bridge(old, next pair) (*x509.Certificate, error) {
-	if n := old.cert.MaxPathLen; n == 0 || n == 1 {
+// what comes from next; nil when old cannot sign one that hosts would accept, or not here.
+func (i *Issuer) bridge(old pair, next *x509.Certificate) (*x509.Certificate, error) {
+	if old.cert.MaxPathLen == 1 {
 		i.log.Warn("hosts that know only the old root will refuse leaves after the switch: its path length leaves no room for a bridge")
 		return nil, nil
 	}
 	signer, done, err := i.keys.rootSigner(old)
 	if errors.Is(err, ErrNoRootKey) {
-		i.log.Warn("hosts that know only the old root will refuse leaves after the switch: its key, which would sign a bridge, is not here")
+		i.log.Warn(`hosts that know only the old root will refuse leaves after the switch: its key, which would sign a bridge ("exitgate ca sign-bridge"), is not here`)
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	return signBridge(signer, next)
+}
+
+// signBridge signs next with the root old, whose key is in memory.
+func signBridge(old pair, next *x509.Certificate) (*x509.Certificate, error) {
 	t := &x509.Certificate{
-		SerialNumber: new(big.Int).SetBytes(newSerial()), RawSubject: next.cert.RawSubject, SubjectKeyId: next.cert.SubjectKeyId,
-		KeyUsage: next.cert.KeyUsage, BasicConstraintsValid: true, IsCA: true, MaxPathLen: 1,
+		SerialNumber: new(big.Int).SetBytes(newSerial()), RawSubject: next.RawSubject, SubjectKeyId: next.SubjectKeyId,
+		KeyUsage: next.KeyUsage, BasicConstraintsValid: true, IsCA: true, MaxPathLen: 1,
 	}
-	t.NotBefore, t.NotAfter = within(old.cert, next.cert.NotBefore, next.cert.NotAfter)
-	return x509util.CreateCertificate(t, old.cert, next.cert.PublicKey, signer.key)
+	t.NotBefore, t.NotAfter = within(old.cert, next.NotBefore, next.NotAfter)
+	return x509util.CreateCertificate(t, old.cert, next.PublicKey, old.key)
 }

@@ -38,6 +38,9 @@ type Rotation struct {
 	Key string
 	// Certificate is the next root when its key is offline.
 	Certificate *x509.Certificate
+	// Bridge leads from the current root, when its key is offline, to Certificate: what SignBridge returned. Without
+	// one, hosts that know only the current root are cut off at the switch.
+	Bridge *x509.Certificate
 }
 
 // Rotate begins the rotation of the root: from when it returns, Roots and RootsFile hold the next one beside the
@@ -102,7 +105,12 @@ func checkNext(c *x509.Certificate, t *trust, now time.Time) error {
 
 // begin writes the next root's key, and then, which is the moment, the rotation.
 func (i *Issuer) begin(t *trust, next pair, r Rotation, now time.Time) (*generation, error) {
-	bridge, err := i.bridge(t.root, next)
+	bridge, err := r.Bridge, error(nil)
+	if bridge == nil {
+		bridge, err = i.bridge(t.root, next.cert)
+	} else if wrong := checkBridge(bridge, t.root.cert, next.cert); wrong != nil {
+		return nil, notNow("rotate the root: %v", wrong)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("rotate the root: sign the bridge: %w", err)
 	}

@@ -64,6 +64,30 @@ func SignIssuer(request []byte, s Signing) (*x509.Certificate, error) {
 	return i.certify("issuer", csr.PublicKey, s.Lifetime, now, &root, issuerShape(want))
 }
 
+// SignBridge signs the root next with the one in s, which it follows: hosts that know only that one accept leaves over
+// the bridge that is returned (see Rotation). Lifetime plays no part.
+func SignBridge(next *x509.Certificate, s Signing) (*x509.Certificate, error) {
+	old, done, err := s.open()
+	if err != nil {
+		return nil, fmt.Errorf("sign a bridge: %w", err)
+	}
+	defer done()
+	if err := errors.Join(checkRoot(old.cert), checkRoot(next)); err != nil {
+		return nil, fmt.Errorf("sign a bridge: a root %w", err)
+	}
+	if keyutil.Equal(old.cert.PublicKey, next.PublicKey) {
+		return nil, errors.New("sign a bridge: the roots at its ends have one key")
+	}
+	c, err := signBridge(old, next)
+	if err == nil {
+		err = checkBridge(c, old.cert, next)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sign a bridge: %w", err)
+	}
+	return c, nil
+}
+
 // open returns the root with its key.
 func (s Signing) open() (pair, func(), error) {
 	if s.Key == "" {

@@ -58,6 +58,15 @@ func (t *trust) phase() Phase {
 	return Leaving
 }
 
+// id tells t from what it was before and will be: no two steps leave the same behind.
+func (t *trust) id() string {
+	id := fmt.Sprintf("%s %d", t.phase(), len(t.past))
+	if t.turn != nil {
+		id += " " + t.turn.new.SerialNumber.Text(16)
+	}
+	return id
+}
+
 // switchAt returns when the overlap ends by itself; zero: it does not, or there is none.
 func (t *trust) switchAt() time.Time {
 	if t.phase() != Overlap {
@@ -210,8 +219,8 @@ func (t *turn) check() error {
 	switch {
 	case keyutil.Equal(t.old.PublicKey, t.new.PublicKey):
 		return errors.New("it is damaged: it leads from a root to the same")
-	case t.bridge != nil && (!signedBy(t.bridge, t.old) || !keyutil.Equal(t.bridge.PublicKey, t.new.PublicKey) || !bytes.Equal(t.bridge.RawSubject, t.new.RawSubject)):
-		return errors.New("its bridge is foreign: it does not lead from one of its roots to the other")
+	case t.bridge != nil && checkBridge(t.bridge, t.old, t.new) != nil:
+		return checkBridge(t.bridge, t.old, t.new)
 	case t.Begun.IsZero():
 		return errors.New("it is damaged: it does not say when it began")
 	}

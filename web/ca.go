@@ -61,7 +61,9 @@ type CARotation struct {
 	Key string `json:"key,omitempty"`
 	// Certificate is the next root, as PEM, when its key is offline.
 	Certificate string `json:"certificate,omitempty"`
-	Reason      string `json:"reason"`
+	// Bridge, as PEM, was signed for it by the current root, whose key is offline too.
+	Bridge string `json:"bridge,omitempty"`
+	Reason string `json:"reason"`
 }
 
 // CAIssuer brings an issuer that was signed elsewhere.
@@ -101,7 +103,7 @@ func (r CARotation) check() (time.Duration, error) {
 	switch r.Step {
 	case CARotateRoot:
 	case CARotateIssuer, CASwitch, CAFinish, CACancel:
-		if r.Overlap+r.Key+r.Certificate != "" {
+		if r.Overlap+r.Key+r.Certificate+r.Bridge != "" {
 			return 0, fmt.Errorf("step %s takes neither overlap nor key nor certificate", r.Step)
 		}
 	default:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -71,18 +72,31 @@ func (a caAPI) Rotate(r web.CARotation, overlap time.Duration, c web.Change) err
 			return a.issuer.Cancel()
 		}
 		next := ca.Rotation{Overlap: overlap, Key: r.Key}
-		if r.Certificate != "" {
-			block, _ := pem.Decode([]byte(r.Certificate))
-			if block == nil {
-				return web.Invalid(errors.New("rotate the CA: the next root is not a certificate in PEM"))
-			}
-			var err error
-			if next.Certificate, err = x509.ParseCertificate(block.Bytes); err != nil {
-				return web.Invalid(fmt.Errorf("rotate the CA: read the next root: %w", err))
-			}
+		var err error
+		if next.Certificate, err = oneCertificate("the next root", r.Certificate); err != nil {
+			return web.Invalid(fmt.Errorf("rotate the CA: %w", err))
+		}
+		if next.Bridge, err = oneCertificate("the bridge", r.Bridge); err != nil {
+			return web.Invalid(fmt.Errorf("rotate the CA: %w", err))
 		}
 		return a.issuer.Rotate(next)
 	})
+}
+
+// oneCertificate reads PEM; "" is none.
+func oneCertificate(what, text string) (*x509.Certificate, error) {
+	if text == "" {
+		return nil, nil
+	}
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fmt.Errorf("%s is not one certificate in PEM", what)
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	return c, nil
 }
 
 // Request implements web.CA.

@@ -32,7 +32,7 @@ each name. Every verb asks the running gateway. Those that only look (status, ro
 files in the data directory where no gateway runs.`,
 	}
 	c.AddCommand(caStatusCommand(), caRootCommand(), caFingerprintCommand(), caExportCommand(), caRotateCommand(),
-		caRequestCommand(), caSignCommand(), caInstallCommand(), caCreateRootCommand())
+		caRequestCommand(), caInstallCommand(), caCreateRootCommand(), caSignCommand(), caBridgeCommand())
 	return c
 }
 

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +13,7 @@ import (
 
 func caRotateCommand() *cobra.Command {
 	var r web.CARotation
-	var overlap, certificate string
+	var overlap, certificate, bridge string
 	step := map[string]*bool{}
 	c := &cobra.Command{
 		Use:   "rotate [--root|--issuer|--switch|--finish|--cancel] --reason TEXT",
@@ -38,12 +35,8 @@ notices.`,
 			if err := rotateArgs(&r, step, overlap); err != nil {
 				return usage(c, err)
 			}
-			if certificate != "" {
-				b, err := os.ReadFile(certificate)
-				if err != nil {
-					return fmt.Errorf("--certificate: %w", err)
-				}
-				r.Certificate = string(b)
+			if err := firstError(readInto("--certificate", certificate, &r.Certificate), readInto("--bridge", bridge, &r.Bridge)); err != nil {
+				return err
 			}
 			var s web.CAState
 			if err := dial(c).call(c.Context(), http.MethodPost, "ca/rotate", r, &s); err != nil {
@@ -62,8 +55,22 @@ notices.`,
 	f.StringVar(&overlap, "overlap", "", "with --root: switch by itself after this time span, such as 30d (default: when it is told to)")
 	f.StringVar(&r.Key, "key", "", "with --root: URI of the next root's key (default: as ca.root_key says)")
 	f.StringVar(&certificate, "certificate", "", "with --root: file with the next root, whose key is offline")
+	f.StringVar(&bridge, "bridge", "", `with --certificate: file with the bridge that "exitgate ca sign-bridge" wrote`)
 	f.StringVar(&r.Reason, "reason", "", "why (required)")
 	return c
+}
+
+// readInto reads the file that a flag names, if it names one.
+func readInto(flag, name string, to *string) error {
+	if name == "" {
+		return nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	*to = string(b)
+	return nil
 }
 
 // rotateArgs says which step the flags mean.
@@ -204,124 +211,4 @@ func installIssuer(c *cobra.Command, file string, certificate []byte, reason str
 		return err
 	}
 	return ca.Install(o, certificate)
-}
-
-func caCreateRootCommand() *cobra.Command {
-	var dir, key, name, passphrase string
-	var years int
-	c := &cobra.Command{
-		Use:   "create-root --dir DIR",
-		Short: "Make a root where its key shall stay, away from the gateways",
-		Long: `Makes a root and its key in a directory of its own, on a machine that may have no network. DIR/root.crt is what gateways
-are given; DIR/root.pem, the key, stays. With --key the key is made in an HSM or TPM.`,
-		Example: `  exitgate ca create-root --dir /media/vault/exitgate --passphrase file:/media/other/passphrase`,
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if dir == "" {
-				return usage(c, errors.New("say where: --dir DIR"))
-			}
-			phrase, err := secretFlag("--passphrase", passphrase)
-			if err != nil {
-				return err
-			}
-			o := ca.Options{Dir: dir, Gateway: name, RootKey: key, RootPassphrase: phrase, Lifetimes: ca.Lifetimes{Root: time.Duration(years) * 365 * 24 * time.Hour}}
-			if key == ca.Offline {
-				return usage(c, errors.New("--key: a key cannot be made that is not here"))
-			}
-			root, err := ca.CreateRoot(o)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(c.OutOrStdout(), "made %s, which ends %s\nSHA-256 %s\ngive %s to gateways and hosts\n", plain(root.Subject.String()),
-				root.NotAfter.Local().Format(time.DateOnly), ca.Fingerprint(root), plain(filepath.Join(dir, "root.crt")))
-			return nil
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&dir, "dir", "", "directory to make it in (required)")
-	f.StringVar(&key, "key", "", "URI of its key, in an HSM or TPM (default: a file in DIR)")
-	f.StringVar(&name, "organization", "", "organization in its subject (default exitgate)")
-	f.IntVar(&years, "years", 10, "how long it lives")
-	f.StringVar(&passphrase, "passphrase", "", "what encrypts the file: file:PATH, env:NAME or credential:NAME")
-	return c
-}
-
-// secretFlag reads a secret from where a flag says that it is.
-func secretFlag(flag, value string) ([]byte, error) {
-	if value == "" {
-		return nil, nil
-	}
-	err := checkSecret(value)
-	var b []byte
-	if err == nil {
-		b, err = Secret(value).value()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
-	}
-	return b, nil
-}
-
-func caSignCommand() *cobra.Command {
-	var root, key, out, passphrase, lifetime string
-	c := &cobra.Command{
-		Use:   "sign-issuer --root FILE [--root-key URI] REQUEST",
-		Short: "Sign a gateway's request for an issuer, where the root's key is",
-		Long: `Signs what "exitgate ca issuer-request" wrote on a gateway. It needs no gateway and no network. Whatever the request asks
-for, the certificate is for leaves of servers only, within the name constraints that are shown.`,
-		Example: `  exitgate ca sign-issuer --root /media/vault/exitgate/root.pem -o issuer.crt issuer.csr
-  exitgate ca sign-issuer --root root.crt --root-key "pkcs11:token=vault;object=root?pin-source=pin" -o issuer.crt issuer.csr`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			s := ca.Signing{Key: key}
-			var err error
-			if lifetime != "" {
-				if s.Lifetime, err = parseDuration(lifetime); err != nil {
-					return usage(c, fmt.Errorf("--lifetime %q: %w", lifetime, err))
-				}
-			}
-			if root == "" {
-				return usage(c, errors.New("say which root signs: --root FILE"))
-			}
-			if s.Root, err = os.ReadFile(root); err != nil {
-				return fmt.Errorf("--root: %w", err)
-			}
-			if s.Passphrase, err = secretFlag("--passphrase", passphrase); err != nil {
-				return err
-			}
-			request, err := os.ReadFile(args[0])
-			if err != nil {
-				return err
-			}
-			cert, err := ca.SignIssuer(request, s)
-			if err != nil {
-				return err
-			}
-			signed := caCertificate("issuer", cert)
-			fmt.Fprintf(c.ErrOrStderr(), "signed %s\nnever intercepted: %s\nintercepted alone: %s\n", certText(signed), listText(cert.ExcludedDNSDomains, "nothing"),
-				listText(cert.PermittedDNSDomains, "everything else"))
-			return writeOut(c, out, []byte(signed.Certificate), true, 0o644)
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&root, "root", "", "root.pem, which holds the key too, or root.crt with --root-key (required)")
-	f.StringVar(&key, "root-key", "", "URI of the root's key, or a file that holds it alone")
-	f.StringVar(&passphrase, "passphrase", "", "of a key in a file: file:PATH, env:NAME or credential:NAME")
-	f.StringVar(&lifetime, "lifetime", "", "how long the issuer lives (default 90d)")
-	f.StringVarP(&out, "output", "o", "-", "file to write; - for standard output")
-	return c
-}
-
-func listText(list []string, none string) string {
-	if len(list) == 0 {
-		return none
-	}
-	text := ""
-	for i, s := range list {
-		if i > 0 {
-			text += ", "
-		}
-		text += plain(s)
-	}
-	return text
 }
