@@ -88,15 +88,6 @@ func (f folder) writePair(name string, p pair, passphrase []byte) error {
 	return f.write(name, b, 0o600)
 }
 
-// readPair reads what writePair wrote. It returns fs.ErrNotExist when there is no such file.
-func (f folder) readPair(name string, passphrase []byte) (pair, error) {
-	b, err := f.read(name, true)
-	if err != nil {
-		return pair{}, err
-	}
-	return parsePair(b, passphrase)
-}
-
 // parsePair reads PEM with exactly one private key, or the URI of one, and one certificate, which belong together.
 // Whether the key behind a URI is the certificate's is seen when it is used.
 func parsePair(b, passphrase []byte) (pair, error) {

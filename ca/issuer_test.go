@@ -157,15 +157,6 @@ func TestLeafAccepts(t *testing.T) {
 	}
 }
 
-func newPool(t testing.TB, i *Issuer) *x509.CertPool {
-	t.Helper()
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(i.RootPEM()) {
-		t.Fatal("the root is not PEM")
-	}
-	return pool
-}
-
 func heap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats

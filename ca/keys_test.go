@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -326,4 +327,61 @@ func TestClientsOnlyIntercept(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tpm starts a TPM in software and returns the URI of a key in it.
+func tpm(t *testing.T) func(name string) string {
+	t.Helper()
+	swtpm := need(t, "swtpm", "swtpm")
+	dir, err := os.MkdirTemp("/tmp", "tpm") // the path of a socket is short
+	must(t, err)
+	socket := filepath.Join(dir, "tpm")
+	cmd := exec.Command(swtpm, "socket", "--tpm2", "--tpmstate", "dir="+dir, "--server", "type=unixio,path="+socket,
+		"--ctrl", "type=unixio,path="+socket+".ctrl", "--flags", "not-need-init,startup-clear")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(t, cmd.Start())
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-ended
+		os.RemoveAll(dir)
+	})
+	for {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		select {
+		case <-ended:
+			t.Fatalf("swtpm ended: %s", &out)
+		default:
+			runtime.Gosched()
+		}
+	}
+	return func(name string) string {
+		return "tpmkms:name=" + name + ";device=" + socket + ";storage-directory=" + filepath.Join(dir, "keys")
+	}
+}
+
+// TestTPM keeps the roots in a TPM, through a whole rotation.
+func TestTPM(t *testing.T) {
+	key := tpm(t)
+	o := testOptions(t)
+	o.RootKey = key("root1")
+	i := mustOpen(t, o)
+	old := i.RootCertificate()
+	looks(t, o, i, Steady, old)
+	if s := i.State(); s.RootKey != o.RootKey || bytes.Contains(files(t, o.Dir)[rootFile], []byte("PRIVATE")) {
+		t.Errorf("the root's key is in %s", s.RootKey)
+	}
+	must(t, i.Renew())
+	must(t, i.Rotate(Rotation{Key: key("root2")}))
+	must(t, i.Switch())
+	looks(t, o, i, Leaving, i.RootCertificate(), old)
+	if !accepts(t, i, old) {
+		t.Error("no bridge")
+	}
+	must(t, i.Finish())
+	looks(t, o, i, Steady, i.RootCertificate())
 }
