@@ -23,6 +23,8 @@ var heavy = map[string][]string{
 	"github.com/open-policy-agent/opa": {"policy"},
 	"github.com/smallstep/":            {"ca"},
 	"go.step.sm/":                      {"ca"},
+	"github.com/pavlo-v-chernykh/":     {"ca/export"},
+	"software.sslmate.com/":            {"ca/export"},
 	"github.com/jackc/pgx":             {"storage/postgres"},
 	"modernc.org/sqlite":               {"storage/sqlite"},
 	"github.com/prometheus/":           {"web"},

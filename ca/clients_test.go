@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ type site struct {
 	ln       net.Listener
 	port     string
 	serve    sync.WaitGroup
+	trusted  string // file of the roots that clients have; "": the issuer's own
 }
 
 func newSite(t *testing.T, never ...string) *site {
@@ -49,6 +51,13 @@ func newSite(t *testing.T, never ...string) *site {
 		s.serve.Wait()
 	})
 	return s
+}
+
+func (s *site) roots() string {
+	if s.trusted != "" {
+		return s.trusted
+	}
+	return s.issuer.RootFile()
 }
 
 func (s *site) accept() {
@@ -99,7 +108,7 @@ func (s *site) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c, err := s.issuer.Leaf(h.Context(), name)
 	var r *exitgate.Refusal
 	if errors.As(err, &r) && r.Verdict.Rule == exitgate.RuleNeverIntercept {
-		return s.issuer.current.Load().sign(name, nil, time.Now(), s.issuer.lifetimes)
+		return s.issuer.current.Load().sign(name, net.ParseIP(name).To4(), time.Now(), s.issuer.lifetimes)
 	}
 	return c, err
 }
@@ -219,7 +228,10 @@ func isIP(name string) bool { return net.ParseIP(name) != nil }
 
 func openGo(t *testing.T, s *site) func(string) (string, error) {
 	return func(name string) (string, error) {
-		pool := newPool(t, s.issuer)
+		pool := x509.NewCertPool()
+		if b, err := os.ReadFile(s.roots()); err != nil || !pool.AppendCertsFromPEM(b) {
+			t.Fatalf("no root: %v", err)
+		}
 		c, err := tls.Dial("tcp", s.ln.Addr().String(), &tls.Config{ServerName: name, RootCAs: pool})
 		if err != nil {
 			return err.Error(), err
@@ -234,7 +246,7 @@ func openGo(t *testing.T, s *site) func(string) (string, error) {
 func openCurl(t *testing.T, s *site) func(string) (string, error) {
 	curl := need(t, "curl", "curl")
 	return func(name string) (string, error) {
-		return read(t, nil, curl, "-sS", "--max-time", "30", "--cacert", s.issuer.RootFile(), "--noproxy", "*",
+		return read(t, nil, curl, "-sS", "--max-time", "30", "--cacert", s.roots(), "--noproxy", "*",
 			"--connect-to", "::127.0.0.1:"+s.port, "https://"+name+":"+s.port+"/")
 	}
 }
@@ -242,7 +254,7 @@ func openCurl(t *testing.T, s *site) func(string) (string, error) {
 func openOpenSSL(t *testing.T, s *site) func(string) (string, error) {
 	openssl := need(t, "openssl", "openssl")
 	return func(name string) (string, error) {
-		args := []string{"s_client", "-connect", "127.0.0.1:" + s.port, "-CAfile", s.issuer.RootFile(), "-no-CApath", "-no-CAstore",
+		args := []string{"s_client", "-connect", "127.0.0.1:" + s.port, "-CAfile", s.roots(), "-no-CApath", "-no-CAstore",
 			"-verify_return_error", "-x509_strict", "-purpose", "sslserver", "-brief"}
 		if isIP(name) {
 			args = append(args, "-noservername", "-verify_ip", name)
@@ -256,7 +268,7 @@ func openOpenSSL(t *testing.T, s *site) func(string) (string, error) {
 func openGnuTLS(t *testing.T, s *site) func(string) (string, error) {
 	gnutls := need(t, "gnutls-cli", "gnutls-bin")
 	return func(name string) (string, error) {
-		args := []string{"--x509cafile", s.issuer.RootFile(), "--port", s.port, "--verify-hostname", name}
+		args := []string{"--x509cafile", s.roots(), "--port", s.port, "--verify-hostname", name}
 		if !isIP(name) {
 			args = append(args, "--sni-hostname", name)
 		}
@@ -268,7 +280,7 @@ func openWget(t *testing.T, s *site) func(string) (string, error) {
 	wget := need(t, "wget", "wget")
 	return func(name string) (string, error) {
 		return read(t, []string{"https_proxy=http://127.0.0.1:" + s.port}, wget, "-nv", "-O-", "--tries=1", "--timeout=30",
-			"--ca-certificate="+s.issuer.RootFile(), "https://"+name+"/")
+			"--ca-certificate="+s.roots(), "https://"+name+"/")
 	}
 }
 
@@ -286,7 +298,7 @@ with context.wrap_socket(socket.create_connection(("127.0.0.1", port), 30), serv
 func openPython(t *testing.T, s *site) func(string) (string, error) {
 	python, program := need(t, "python3", "python3"), write(t, "client.py", pythonProgram)
 	return func(name string) (string, error) {
-		return read(t, []string{"SSL_CERT_FILE=" + s.issuer.RootFile()}, python, program, s.port, name)
+		return read(t, []string{"SSL_CERT_FILE=" + s.roots()}, python, program, s.port, name)
 	}
 }
 
@@ -303,7 +315,7 @@ c.on('error', e => { console.log(e.code, e.message); process.exit(1); });
 func openNode(t *testing.T, s *site) func(string) (string, error) {
 	node, program := need(t, "node", "nodejs"), write(t, "client.js", nodeProgram)
 	return func(name string) (string, error) {
-		return read(t, []string{"NODE_EXTRA_CA_CERTS=" + s.issuer.RootFile()}, node, program, s.port, name)
+		return read(t, []string{"NODE_EXTRA_CA_CERTS=" + s.roots()}, node, program, s.port, name)
 	}
 }
 
@@ -336,7 +348,7 @@ public class Client {
 func openJava(t *testing.T, s *site) func(string) (string, error) {
 	java, keytool := need(t, "java", "openjdk-17-jdk-headless"), need(t, "keytool", "openjdk-17-jdk-headless")
 	store := filepath.Join(t.TempDir(), "trust.p12")
-	if out, err := run(t, nil, keytool, "-importcert", "-noprompt", "-alias", "exitgate", "-file", s.issuer.RootFile(),
+	if out, err := run(t, nil, keytool, "-importcert", "-noprompt", "-alias", "exitgate", "-file", s.roots(),
 		"-keystore", store, "-storepass", "changeit"); err != nil {
 		t.Fatalf("import the root: %v\n%s", err, out)
 	}
@@ -368,7 +380,7 @@ func openChromium(t *testing.T, s *site) func(string) (string, error) {
 	}
 	for _, args := range [][]string{
 		{"-N", "--empty-password", "-d", "sql:" + db},
-		{"-A", "-d", "sql:" + db, "-t", "C,,", "-n", "exitgate", "-i", s.issuer.RootFile()},
+		{"-A", "-d", "sql:" + db, "-t", "C,,", "-n", "exitgate", "-i", s.roots()},
 	} {
 		if out, err := run(t, nil, certutil, args...); err != nil {
 			t.Fatalf("certutil %v: %v\n%s", args, err, out)

@@ -52,7 +52,7 @@ func lay(t *testing.T, m map[string][]byte) Options {
 func put(t *testing.T, o Options, name string, b []byte) {
 	t.Helper()
 	mode := os.FileMode(0o600)
-	if name == rootCertFile {
+	if strings.HasSuffix(name, ".crt") {
 		mode = 0o644
 	}
 	if err := os.WriteFile(filepath.Join(o.Dir, name), b, mode); err != nil {
@@ -167,8 +167,8 @@ func TestDied(t *testing.T) {
 				t.Errorf("root %s, before %s", i.Fingerprint(), print)
 			}
 			mustLeaf(t, i, "www.example.com")
-			if left := files(t, o.Dir); len(left) != 3 {
-				t.Errorf("%d files are left, want 3", len(left))
+			if left := files(t, o.Dir); len(left) != 4 {
+				t.Errorf("%d files are left, want 4", len(left))
 			}
 		})
 	}
@@ -194,7 +194,7 @@ func TestKilled(t *testing.T) {
 		<-ended
 		before, _ := os.ReadFile(filepath.Join(o.Dir, rootFile))
 		mustLeaf(t, mustOpen(t, o), "www.example.com")
-		if after := files(t, o.Dir); before != nil && !bytes.Equal(before, after[rootFile]) || len(after) != 3 {
+		if after := files(t, o.Dir); before != nil && !bytes.Equal(before, after[rootFile]) || len(after) != 4 {
 			t.Fatalf("round %d: another root, or %d files", n, len(after))
 		}
 	}
@@ -259,7 +259,7 @@ func TestForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	rootKeyIssuer, err := x509util.CreateCertificate(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		NotBefore: i.root.cert.NotBefore, NotAfter: i.root.cert.NotAfter}, i.root.cert, i.root.key.Public(), i.root.key)
+		NotBefore: i.root().cert.NotBefore, NotAfter: i.root().cert.NotAfter}, i.root().cert, i.root().key.Public(), i.root().key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,17 +279,17 @@ func TestForeign(t *testing.T) {
 		"root with rubbish behind it": {rootFile, join(whole[rootFile], []byte("rubbish")), "damaged"},
 		"root that is the issuer":     {rootFile, whole[issuerFile], "foreign"},
 		"root with path length 0":     {rootFile, foreign(t, i, nil, constrained), "foreign"},
-		"root that another signed":    {rootFile, foreign(t, i, &other.root, func(*x509.Certificate) {}), "foreign"},
+		"root that another signed":    {rootFile, foreign(t, i, rootOf(other), func(*x509.Certificate) {}), "foreign"},
 		"root that is no authority":   {rootFile, foreign(t, i, nil, func(c *x509.Certificate) { c.IsCA = false }), "foreign"},
 		"another root":                {rootFile, foreignFiles[rootFile], "it is not the certificate in root.pem"},
-		"root with encrypted key":     {rootFile, join(pem.EncodeToMemory(encrypted), certOf(whole[rootFile])), "password"},
+		"root with encrypted key":     {rootFile, join(pem.EncodeToMemory(encrypted), certOf(whole[rootFile])), "passphrase"},
 		"root that is too large":      {rootFile, bytes.Repeat([]byte("a"), maxFile+1), "larger"},
 		"another published root":      {rootCertFile, foreignFiles[rootCertFile], "it is not the certificate in root.pem"},
 		"issuer of another root":      {issuerFile, foreignFiles[issuerFile], "another root signed it"},
 		"issuer that is the root":     {issuerFile, whole[rootFile], "certifies the key of the root"},
-		"issuer with the root's key":  {issuerFile, encode(t, pair{rootKeyIssuer, i.root.key}), "certifies the key of the root"},
-		"issuer for everything":       {issuerFile, foreign(t, i, &i.root, constrained), "may sign more"},
-		"issuer that is no authority": {issuerFile, foreign(t, i, &i.root, func(c *x509.Certificate) { c.IsCA = false }), "not the certificate of a certificate authority"},
+		"issuer with the root's key":  {issuerFile, encode(t, pair{cert: rootKeyIssuer, key: i.root().key}), "certifies the key of the root"},
+		"issuer for everything":       {issuerFile, foreign(t, i, rootOf(i), constrained), "may sign more"},
+		"issuer that is no authority": {issuerFile, foreign(t, i, rootOf(i), func(c *x509.Certificate) { c.IsCA = false }), "not the certificate of a certificate authority"},
 		"issuer with another key":     {issuerFile, join(keyOf(whole[rootFile]), certOf(whole[issuerFile])), "its key is not the one"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -371,7 +371,7 @@ func TestOpenTogether(t *testing.T) {
 
 func TestOptionsRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := parseDomains([]string{"192.0.2.7"}); err == nil || !strings.Contains(err.Error(), "an address") {
+	if _, err := parseDomains("never-intercept", []string{"192.0.2.7"}); err == nil || !strings.Contains(err.Error(), "an address") {
 		t.Errorf("an address is refused, but not for being one: %v", err)
 	}
 	for name, o := range map[string]Options{

@@ -14,7 +14,28 @@
 // Domains that must never be read stand in the issuer as excluded name constraints (RFC 5280, section 4.2.1.10),
 // so a leaf for one of them, or for a name below it, is refused twice: by [Issuer.Leaf], and by the TLS stack
 // of every host, which does not ask the gateway. The list is read back from the issuer itself; when it changes, a
-// new issuer is made.
+// new issuer is made. A list of domains that alone are read works alike, the other way round.
+//
+// # Rotation
+//
+// A root is followed by the next without a host that is left behind. [Issuer.Rotate] makes the next root and publishes
+// it beside the current one; [Issuer.Switch], or the end of an overlap that was set, lets leaves chain to it;
+// [Issuer.Finish] retires the old one, which stays known for ever ([Issuer.IsOwn]). From the switch on leaves carry a
+// bridge, the new root's certificate signed by the old root, by which hosts that know only that one accept them.
+//
+//	steady ──Rotate──▶ overlap ──Switch──▶ leaving ──Finish──▶ steady
+//	   ▲                  │
+//	   └──────Cancel──────┘
+//
+// One file, rotation.json, says where a rotation stands, with both roots and the bridge in it: its writing begins the
+// rotation and is the switch. A root in past.crt that it still names is one whose end was begun: the next start
+// completes it. So a process that dies in a step has done it or not, and nobody has to mend anything.
+//
+// # Where keys are
+//
+// A file of the folder holds a key, which a passphrase may encrypt, or the URI of a key in an HSM or TPM. Of a root
+// that is offline the folder holds root.crt alone: issuers come by [Request], [SignIssuer] where the root's key is, and
+// [Install]. What waits for a person is said weeks ahead, in the log and by [Issuer.State].
 //
 // # What is not here
 //
@@ -24,17 +45,23 @@
 //
 // # The shape
 //
-//	root.pem   0600  key and certificate of the root, ten years, path length 1
-//	root.crt   0644  its certificate alone, for hosts
-//	issuer.pem 0600  key and certificate of the issuer, thirty days, path length 0, servers only, name constraints
+//	root.pem         0600  key and certificate of the root, ten years, path length 2: a bridge, an issuer, a leaf
+//	root.crt         0644  its certificate alone
+//	roots.crt        0644  the certificates of all roots that hosts should trust now: what hosts are given
+//	issuer.pem       0600  key and certificate of the issuer, thirty days, path length 0, servers only, name constraints
+//	rotation.json    0600  the rotation that is under way
+//	next.pem         0600  key and certificate of the next root, until Finish makes it root.pem
+//	next-issuer.pem  0600  an issuer under the next root that was installed ahead of the switch
+//	request.pem      0600  the key of an issuer that was asked for
+//	past.crt         0644  the certificates of roots that were retired or taken back
 //
-//	Open ─ lock folder ─ root: read, or make ─ issuer: read, or make when it is due ─┐
-//	                                              ▲                                   ▼
-//	                                              └── due, or the list changed ── generation ◀── Leaf(name)
+//	Open ─ lock folder ─ roots: read, or make; switch when due ─ issuer: read, or make when it is due ─┐
+//	                                              ▲                                                     ▼
+//	                                              └── due, a step, or the list changed ── generation ◀── Leaf(name)
 //	                                                                                  │ cached, or signed once
 //	                                                                                  ▼
-//	                                                                     leaf + issuer, key of the generation
+//	                                                          leaf + issuer (+ bridge), key of the generation
 //
-// One generation is one issuer with its leaf key; it is never changed, and a new one takes its place by one
+// One generation is one issuer with its leaf key, under what the folder said of roots; it is never changed, and a new one takes its place by one
 // atomic store. A leaf remembers the generation that it comes from and is not served under another.
 package ca

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +16,8 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"go.step.sm/crypto/keyutil"
+
+	"github.com/exitgate/exitgate/ca/internal/keydir"
 )
 
 // Options say where an Issuer keeps its keys and how it behaves. Only Dir is needed.
@@ -28,6 +29,18 @@ type Options struct {
 	// below it. In ASCII (xn--), without a wildcard; together at most 8 KiB, since the list travels in every
 	// handshake.
 	NeverIntercept []string
+	// OnlyIntercept, when it is not empty, lists the domains for which leaves are made at all, written alike; then
+	// none is made for an address. The issuer says so to hosts too.
+	OnlyIntercept []string
+	// RootKey says where the key of the root is. Empty: in Dir. "offline": not here at all; then Dir holds root.crt,
+	// and issuers come through Request and Install. Else it is the URI of a KMS in which the key of a root that is
+	// made from now on lives; a root that is there knows its own.
+	RootKey string
+	// IssuerKey says where keys of issuers that are made from now on are. Empty: in Dir. Else it is the URI of a KMS.
+	IssuerKey string
+	// RootPassphrase and IssuerPassphrase encrypt the keys that are in Dir, where they are not empty. A file that is
+	// there in clear is encrypted at the next Open.
+	RootPassphrase, IssuerPassphrase []byte
 	// Gateway is the organization in the subjects of a root and of issuers that are made from now on; at
 	// most 64 characters. Empty: "exitgate".
 	Gateway   string
@@ -58,15 +71,15 @@ const maxLeaves = 10_000
 // goroutine and needs no closing.
 type Issuer struct {
 	folder    folder
-	root      pair
+	keys      keyring
 	subject   string
 	lifetimes Lifetimes
 	now       func() time.Time
 	log       *slog.Logger
 
-	renewing sync.Mutex // held while a generation is replaced; guards never and retryAt
-	never    domains    // what the next generation excludes
-	retryAt  time.Time  // no renewal is tried before, while the current generation is valid
+	renewing sync.Mutex  // held while a generation is replaced, and for a step of a rotation; guards what follows
+	want     constraints // of the next generation
+	retry    retry
 
 	current atomic.Pointer[generation]
 	leaves  *cache
@@ -77,8 +90,8 @@ type Issuer struct {
 
 // Open returns the issuer whose keys are in o.Dir, and makes root and issuer when the folder holds neither.
 // It returns an error, one line that names the file and says what to do, when the folder or a key may be read by
-// others, or when a file is damaged, expired, foreign, or missing while others are there. Two processes
-// may open one folder at the same time.
+// others, or when a file is damaged, expired, foreign, or missing while others are there. A step of a rotation
+// that was cut off is completed. Two processes may open one folder at the same time.
 func Open(o Options) (*Issuer, error) {
 	i, err := newIssuer(o)
 	if err != nil {
@@ -89,21 +102,18 @@ func Open(o Options) (*Issuer, error) {
 		return nil, err
 	}
 	defer unlock()
-	now := i.now()
-	if i.root, err = i.openRoot(now); err != nil {
-		return nil, err
-	}
-	g, err := i.openGeneration(now, i.never)
+	g, err := i.openGeneration(i.now(), i.want)
 	if err != nil {
 		return nil, err
 	}
 	i.current.Store(g)
+	i.complain(g, i.now())
 	return i, nil
 }
 
 // newIssuer checks o and fills in what it leaves out.
 func newIssuer(o Options) (*Issuer, error) {
-	i := &Issuer{folder: folder(o.Dir), subject: o.Gateway, lifetimes: o.Lifetimes, now: o.Now, log: o.Logger, leaves: newCache(maxLeaves)}
+	i := &Issuer{folder: folder{dir: keydir.Dir(o.Dir)}, subject: o.Gateway, lifetimes: o.Lifetimes, now: o.Now, log: o.Logger, leaves: newCache(maxLeaves)}
 	if o.Dir == "" {
 		return nil, errors.New("no folder was given for its keys")
 	}
@@ -123,7 +133,10 @@ func newIssuer(o Options) (*Issuer, error) {
 	if i.lifetimes, err = o.Lifetimes.complete(); err != nil {
 		return nil, err
 	}
-	i.never, err = parseDomains(o.NeverIntercept)
+	if i.keys, err = newKeyring(o); err != nil {
+		return nil, err
+	}
+	i.want, err = parseConstraints(o.NeverIntercept, o.OnlyIntercept)
 	return i, err
 }
 
@@ -150,58 +163,86 @@ func (l Lifetimes) complete() (Lifetimes, error) {
 	return l, nil
 }
 
-// SetNeverIntercept replaces the list of Options.NeverIntercept. When that changes what is excluded, leaves come
-// from a new issuer as soon as it returns. With an error nothing has changed.
-func (i *Issuer) SetNeverIntercept(list []string) error {
-	d, err := parseDomains(list)
+// SetIntercept replaces the lists of Options.NeverIntercept and Options.OnlyIntercept. When that changes what the
+// issuer excludes, leaves come from a new issuer as soon as it returns; where the root's key is not here, the gateway
+// itself refuses what the lists exclude, and hosts do so from the next issuer on. With an error nothing has changed.
+func (i *Issuer) SetIntercept(never, only []string) error {
+	want, err := parseConstraints(never, only)
 	if err != nil {
 		return err
 	}
 	i.renewing.Lock()
 	defer i.renewing.Unlock()
-	if d.equal(i.never) {
+	if want.equal(i.want) {
 		return nil
 	}
-	g, err := i.lockedGeneration(i.now(), d)
+	g, err := i.lockedGeneration(i.now(), want)
 	if err != nil {
 		return err
 	}
-	i.never = d
+	i.want = want
 	i.replace(g)
 	return nil
 }
 
-// RootFile returns the path of the root's certificate as PEM, without its key: what hosts are given.
+// SetNeverIntercept is SetIntercept, with the list of domains that alone are intercepted as it is.
+func (i *Issuer) SetNeverIntercept(list []string) error {
+	i.renewing.Lock()
+	only := i.want.only.list()
+	i.renewing.Unlock()
+	return i.SetIntercept(list, only)
+}
+
+// RootFile returns the path of the certificate, as PEM, of the root that leaves chain to now.
 func (i *Issuer) RootFile() string { return i.folder.path(rootCertFile) }
 
 // RootPEM returns what is in RootFile.
-func (i *Issuer) RootPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.root.cert.Raw})
-}
+func (i *Issuer) RootPEM() []byte { return keydir.EncodeCert(i.root().cert) }
 
-// RootCertificate returns the root, which must not be changed.
-func (i *Issuer) RootCertificate() *x509.Certificate { return i.root.cert }
+// RootCertificate returns the root that leaves chain to now, which must not be changed.
+func (i *Issuer) RootCertificate() *x509.Certificate { return i.root().cert }
 
-// Fingerprint returns the SHA-256 of the root in lower-case hex, as "step certificate fingerprint" prints it.
-func (i *Issuer) Fingerprint() string {
-	sum := sha256.Sum256(i.root.cert.Raw)
+// RootsFile returns the path of the certificates, as PEM, of all roots that hosts should trust now: what hosts are
+// given. During a rotation there are two.
+func (i *Issuer) RootsFile() string { return i.folder.path(rootsFile) }
+
+// RootsPEM returns what is in RootsFile.
+func (i *Issuer) RootsPEM() []byte { return encodeCerts(i.Roots()) }
+
+// Roots returns the roots that hosts should trust now, which must not be changed: first the one that leaves chain to.
+func (i *Issuer) Roots() []*x509.Certificate { return i.trust().published() }
+
+// Fingerprint returns the SHA-256 of the root that leaves chain to now, in lower-case hex, as "step certificate
+// fingerprint" prints it.
+func (i *Issuer) Fingerprint() string { return Fingerprint(i.root().cert) }
+
+// Fingerprint returns the SHA-256 of c in lower-case hex.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
 }
 
 // IssuerNotAfter returns when the issuer that signs now ends. It is renewed well before.
 func (i *Issuer) IssuerNotAfter() time.Time { return i.current.Load().cert.NotAfter }
 
-// NeverIntercept returns the domains that the issuer excludes now, sorted, without those below another.
-func (i *Issuer) NeverIntercept() []string { return i.current.Load().never.list() }
+// NeverIntercept returns the domains for which no leaf is made now, sorted, without those below another.
+func (i *Issuer) NeverIntercept() []string { return i.current.Load().bars.never.list() }
 
-// IsOwn reports whether c is the interception root, certifies its key, is an issuer that it ever signed, in this
-// process or in another, or a leaf of the current issuer. The engine asks it about each certificate of a
-// chain that an upstream presents, since the root may well be in the trust store of the gateway's own system.
+func (i *Issuer) trust() *trust { return i.current.Load().trust }
+func (i *Issuer) root() pair    { return i.trust().root }
+
+// IsOwn reports whether c is an interception root that this folder has or ever had, certifies its key, is an issuer
+// that one of them ever signed, in this process or in another, or a leaf of the current issuer. The engine asks it
+// about each certificate of a chain that an upstream presents, since the roots may well be in the trust store of the
+// gateway's own system.
 func (i *Issuer) IsOwn(c *x509.Certificate) bool {
-	if keyutil.Equal(c.PublicKey, i.root.cert.PublicKey) || signedBy(c, i.root.cert) {
-		return true
+	g := i.current.Load()
+	for _, root := range g.trust.all() {
+		if keyutil.Equal(c.PublicKey, root.PublicKey) || signedBy(c, root) {
+			return true
+		}
 	}
-	return signedBy(c, i.current.Load().cert)
+	return signedBy(c, g.cert)
 }
 
 func signedBy(c, parent *x509.Certificate) bool {

@@ -37,6 +37,8 @@ func mustOpen(t testing.TB, o Options) *Issuer {
 	return i
 }
 
+func rootOf(i *Issuer) *pair { r := i.root(); return &r }
+
 func mustLeaf(t testing.TB, i *Issuer, name string) *x509.Certificate {
 	t.Helper()
 	c, err := i.Leaf(context.Background(), name)
@@ -59,7 +61,7 @@ func verify(t testing.TB, i *Issuer, leaf *x509.Certificate, name string) error 
 func TestFirstStart(t *testing.T) {
 	o := testOptions(t)
 	i := mustOpen(t, o)
-	for name, want := range map[string]os.FileMode{".": 0o700, rootFile: 0o600, issuerFile: 0o600, rootCertFile: 0o644} {
+	for name, want := range map[string]os.FileMode{".": 0o700, rootFile: 0o600, issuerFile: 0o600, rootCertFile: 0o644, rootsFile: 0o644} {
 		fi, err := os.Stat(filepath.Join(o.Dir, name))
 		if err != nil || fi.Mode().Perm() != want {
 			t.Errorf("%s: %v, mode %v, want %v", name, err, fi.Mode().Perm(), want)
@@ -153,15 +155,6 @@ func TestLeafAccepts(t *testing.T) {
 			t.Errorf("%s: %d names in one leaf", name, n)
 		}
 	}
-}
-
-func newPool(t testing.TB, i *Issuer) *x509.CertPool {
-	t.Helper()
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(i.RootPEM()) {
-		t.Fatal("the root is not PEM")
-	}
-	return pool
 }
 
 func heap() uint64 {

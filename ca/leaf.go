@@ -20,7 +20,8 @@ import (
 const maxCommonName = 64
 
 // Leaf returns a certificate for name, a DNS name or an IP address, with the issuer behind it; the root is not
-// sent, since a host has it or does not trust it. It is valid for at least half of Lifetimes.Leaf, shared, and
+// sent, since a host has it or does not trust it. While the root before it is still trusted, the bridge follows by
+// which hosts that know only that one accept the leaf (see Rotate). It is valid for at least half of Lifetimes.Leaf, shared, and
 // must not be changed. Concurrent calls for one name sign once.
 //
 // A name that cannot be a server's is an *exitgate.Refusal by exitgate.RuleMalformed, one that is never
@@ -40,7 +41,7 @@ func (i *Issuer) Leaf(ctx context.Context, name string) (*tls.Certificate, error
 	if err != nil {
 		return nil, err
 	}
-	if d := g.never.covers(name); d != "" {
+	if d, outside := g.bars.refuses(name, ip != nil); d != "" || outside {
 		return nil, neverIntercept(name, d)
 	}
 	if cert := i.leaves.get(name, g, now); cert != nil {
@@ -51,16 +52,19 @@ func (i *Issuer) Leaf(ctx context.Context, name string) (*tls.Certificate, error
 		return nil, fmt.Errorf("sign a leaf for %s: %w", name, context.Cause(ctx))
 	}
 	// Whoever comes first signs, and no longer asks its ctx: it works for the others too, for microseconds.
-	v, err, _ := i.flights.Do(g.id+" "+name, func() (any, error) { return i.mint(g, name, ip, now) })
+	v, err, _ := i.flights.Do(g.flight+" "+name, func() (any, error) { return i.mint(g, name, ip, now) })
 	if err != nil {
 		return nil, fmt.Errorf("sign a leaf for %s: %w", name, err)
 	}
 	return v.(*tls.Certificate), nil
 }
 
+// neverIntercept refuses name for domain, or, when that is "", for not being in any domain that is intercepted.
 func neverIntercept(name, domain string) error {
 	what := name
-	if name != domain {
+	if domain == "" {
+		what += ", which is in none of the domains that are intercepted,"
+	} else if name != domain {
 		what += ", below " + domain + ","
 	}
 	return exitgate.NewRefusal(0, exitgate.RuleNeverIntercept,
@@ -77,7 +81,11 @@ func (i *Issuer) mint(g *generation, name string, ip net.IP, now time.Time) (*tl
 		return nil, err
 	}
 	i.minted.Add(1)
-	i.leaves.put(name, leaf{cert: cert, from: g, replaceAt: now.Add(cert.Leaf.NotAfter.Sub(now) / 2)})
+	half := now.Add(cert.Leaf.NotAfter.Sub(now) / 2)
+	if at := g.trust.switchAt(); !at.IsZero() && at.Before(half) { // so that the switch comes in time
+		half = at
+	}
+	i.leaves.put(name, leaf{cert: cert, from: g, replaceAt: half})
 	return cert, nil
 }
 
@@ -107,7 +115,7 @@ func (g *generation) sign(name string, ip net.IP, now time.Time, l Lifetimes) (*
 		return nil, errors.New("the signer returned no certificate")
 	}
 	return &tls.Certificate{
-		Certificate: [][]byte{res.Certificate.Raw, g.cert.Raw},
+		Certificate: append([][]byte{res.Certificate.Raw}, g.chain...),
 		PrivateKey:  g.leafKey,
 		Leaf:        res.Certificate,
 	}, nil

@@ -29,7 +29,7 @@ func TestShape(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, issuer, leaf := i.root.cert, i.current.Load().cert, chain.Leaf
+	root, issuer, leaf := i.root().cert, i.current.Load().cert, chain.Leaf
 	if len(chain.Certificate) != 2 || string(chain.Certificate[1]) != string(issuer.Raw) {
 		t.Error("the chain is not the leaf and its issuer")
 	}
@@ -47,7 +47,7 @@ func TestShape(t *testing.T) {
 	if keyutil.Equal(root.PublicKey, leaf.PublicKey) || keyutil.Equal(issuer.PublicKey, leaf.PublicKey) || keyutil.Equal(root.PublicKey, issuer.PublicKey) {
 		t.Error("one key for two uses")
 	}
-	if !root.IsCA || root.MaxPathLen != 1 || !issuer.IsCA || !issuer.MaxPathLenZero || leaf.IsCA {
+	if !root.IsCA || root.MaxPathLen != 2 || !issuer.IsCA || !issuer.MaxPathLenZero || leaf.IsCA {
 		t.Error("path lengths")
 	}
 	if servers := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}; !slices.Equal(issuer.ExtKeyUsage, servers) || !slices.Equal(leaf.ExtKeyUsage, servers) {
@@ -62,7 +62,7 @@ func TestShape(t *testing.T) {
 	if string(leaf.AuthorityKeyId) != string(issuer.SubjectKeyId) || string(issuer.AuthorityKeyId) != string(root.SubjectKeyId) {
 		t.Error("key identifiers do not chain")
 	}
-	if root.Subject.String() == mustOpen(t, testOptions(t)).root.cert.Subject.String() {
+	if root.Subject.String() == mustOpen(t, testOptions(t)).root().cert.Subject.String() {
 		t.Error("two roots with one subject")
 	}
 }
@@ -101,19 +101,19 @@ func TestIsOwn(t *testing.T) {
 	if err := i.SetNeverIntercept([]string{"bank.example"}); err != nil {
 		t.Fatal(err)
 	}
-	crossed, err := other.newPair("root", day, time.Now(), &other.root, func(*x509.Certificate) {})
+	crossed, err := other.newPair("root", day, time.Now(), rootOf(other), func(*x509.Certificate) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	fake := *i.root.cert // another's key under our name
+	fake := *i.root().cert // another's key under our name
 	fake.PublicKey = crossed.cert.PublicKey
-	fake.RawSubject, fake.Signature = i.root.cert.RawSubject, crossed.cert.Signature
+	fake.RawSubject, fake.Signature = i.root().cert.RawSubject, crossed.cert.Signature
 	for name, c := range map[string]struct {
 		cert *x509.Certificate
 		want bool
 	}{
-		"root": {i.root.cert, true}, "issuer": {i.current.Load().cert, true}, "issuer of before": {old, true}, "leaf": {mustLeaf(t, i, "a.example"), true},
-		"another root": {other.root.cert, false}, "another issuer": {other.current.Load().cert, false}, "another leaf": {mustLeaf(t, other, "a.example"), false},
+		"root": {i.root().cert, true}, "issuer": {i.current.Load().cert, true}, "issuer of before": {old, true}, "leaf": {mustLeaf(t, i, "a.example"), true},
+		"another root": {other.root().cert, false}, "another issuer": {other.current.Load().cert, false}, "another leaf": {mustLeaf(t, other, "a.example"), false},
 		"another below": {crossed.cert, false}, "our name, another key": {&fake, false},
 		// its chain holds the issuer of before, which is found
 		"leaf of the issuer of before": {oldLeaf, false},
@@ -155,7 +155,7 @@ func TestConstraintsAgree(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			refused := g.never.covers(name) != ""
+			refused := g.bars.never.covers(name) != ""
 			if verdict := verify(t, i, c.Leaf, name); (verdict != nil) != refused {
 				t.Fatalf("list %v, name %s: refused %v, verifier says %v", list, name, refused, verdict)
 			}
@@ -311,7 +311,7 @@ func FuzzParsePair(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if p, err := parsePair(b); err == nil && keyutil.VerifyPair(p.cert.PublicKey, p.key) != nil {
+		if p, err := parsePair(b, nil); err == nil && keyutil.VerifyPair(p.cert.PublicKey, p.key) != nil {
 			t.Error("a key that is not its certificate's")
 		}
 	})

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -93,11 +94,65 @@ func malformed(name string, err error) error {
 	return exitgate.NewRefusal(http.StatusBadRequest, exitgate.RuleMalformed, "%.80q cannot be the name of a server: %v", name, err)
 }
 
+// constraints are what an issuer lets hosts accept leaves for.
+type constraints struct {
+	never domains // no leaf
+	only  domains // no other leaf, and none for an address; empty: any
+}
+
+// parseConstraints reads both lists from a configuration.
+func parseConstraints(never, only []string) (c constraints, err error) {
+	if c.never, err = parseDomains("never-intercept", never); err != nil {
+		return c, err
+	}
+	if c.only, err = parseDomains("only-intercept", only); err != nil {
+		return c, err
+	}
+	if n := c.never.size() + c.only.size(); n > maxExcluded {
+		return c, tooLong("never-intercept and only-intercept", n)
+	}
+	return c, nil
+}
+
+// constraintsOf returns what c, an issuer, says.
+func constraintsOf(c *x509.Certificate) constraints {
+	return constraints{newDomains(c.ExcludedDNSDomains), newDomains(c.PermittedDNSDomains)}
+}
+
+// write puts the constraints into the template of an issuer.
+func (c constraints) write(t *x509.Certificate) {
+	t.ExcludedDNSDomains, t.PermittedDNSDomains = c.never.list(), c.only.list()
+	if len(c.only) > 0 { // else an issuer for a few names would be one for every address
+		t.ExcludedIPRanges = []*net.IPNet{{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}}
+	}
+	t.PermittedDNSDomainsCritical = len(c.never)+len(c.only) > 0
+}
+
+func (c constraints) equal(d constraints) bool { return c.never.equal(d.never) && c.only.equal(d.only) }
+
+// and returns constraints that exclude what either does. Of two lists of what alone is intercepted it keeps those
+// domains that both cover.
+func (c constraints) and(d constraints) constraints {
+	both := constraints{never: newDomains(slices.Concat(c.never.list(), d.never.list())), only: c.only}
+	if len(d.only) > 0 {
+		both.only = c.only.within(d.only)
+	}
+	return both
+}
+
+// refuses returns the domain for which name is never intercepted, or "" and whether it is in no domain that is.
+func (c constraints) refuses(name string, address bool) (domain string, outside bool) {
+	if d := c.never.covers(name); d != "" {
+		return d, false
+	}
+	return "", len(c.only) > 0 && (address || c.only.covers(name) == "")
+}
+
 // domains is a set of domains; each stands for itself and for every name below it.
 type domains map[string]struct{}
 
-// parseDomains reads a list from a configuration.
-func parseDomains(list []string) (domains, error) {
+// parseDomains reads a list from a configuration, whose name stands in errors.
+func parseDomains(what string, list []string) (domains, error) {
 	size := 0
 	for i, s := range list {
 		s = lower(s)
@@ -112,14 +167,18 @@ func parseDomains(list []string) (domains, error) {
 			err = errors.New("write it in ASCII, as xn--")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("never-intercept domain %.80q (entry %d): %w", list[i], i+1, err)
+			return nil, fmt.Errorf("%s domain %.80q (entry %d): %w", what, list[i], i+1, err)
 		}
 		size += len(s)
 	}
 	if size > maxExcluded {
-		return nil, fmt.Errorf("the never-intercept domains have %d bytes together, more than %d, which would travel in every handshake: list parent domains", size, maxExcluded)
+		return nil, tooLong(what, size)
 	}
 	return newDomains(list), nil
+}
+
+func tooLong(what string, size int) error {
+	return fmt.Errorf("the %s domains have %d bytes together, more than %d, which would travel in every handshake: list parent domains", what, size, maxExcluded)
 }
 
 // ascii holds what a domain's text may hold at all.
@@ -148,6 +207,32 @@ func (d domains) covers(name string) string {
 		_, name, _ = strings.Cut(name, ".")
 	}
 	return ""
+}
+
+// within returns the domains that both d and e cover; without any in d, those of e.
+func (d domains) within(e domains) domains {
+	if len(d) == 0 {
+		return e
+	}
+	both := domains{}
+	for _, pair := range [][2]domains{{d, e}, {e, d}} {
+		for s := range pair[0] {
+			if pair[1].covers(s) != "" {
+				both[s] = struct{}{}
+			}
+		}
+	}
+	if len(both) == 0 { // nothing at all, which an empty set does not say
+		both["invalid"] = struct{}{}
+	}
+	return newDomains(both.list())
+}
+
+func (d domains) size() (n int) {
+	for s := range d {
+		n += len(s)
+	}
+	return n
 }
 
 func (d domains) equal(e domains) bool { return slices.Equal(d.list(), e.list()) }

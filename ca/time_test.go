@@ -68,7 +68,7 @@ func TestClock(t *testing.T) {
 				t.Errorf("issuer changed: %v", !c.new)
 			}
 			issuer := i.current.Load().cert
-			if leaf.NotAfter.After(issuer.NotAfter) || leaf.NotBefore.Before(issuer.NotBefore) || issuer.NotAfter.After(i.root.cert.NotAfter) {
+			if leaf.NotAfter.After(issuer.NotAfter) || leaf.NotBefore.Before(issuer.NotBefore) || issuer.NotAfter.After(i.root().cert.NotAfter) {
 				t.Error("a certificate is valid beyond the one that signed it")
 			}
 			if again := mustOpen(t, o); !again.current.Load().cert.Equal(issuer) {

@@ -63,7 +63,7 @@ type Entry struct {
 	Value  json.RawMessage `json:"value"` // the entry as it was put, or as it was before it was removed
 }
 
-// Admin is the administrative API. All functions and ledgers are required but for Logger and Now.
+// Admin is the administrative API. All functions and ledgers are required but for CA, Logger and Now.
 type Admin struct {
 	Grants     Ledger[exitgate.Grant]
 	Exemptions Ledger[exitgate.Exemption]
@@ -82,6 +82,7 @@ type Admin struct {
 	Status func(context.Context) Status
 	Reload func(context.Context) error // of configuration and policy, as SIGHUP does
 	Audit  func(ctx context.Context, limit int) ([]Entry, error)
+	CA     CA // nil: none
 
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
@@ -153,6 +154,10 @@ func (a *Admin) Handler() http.Handler {
 	})
 	route("POST /v1/reload", a.reload)
 	route("GET /v1/audit", a.audit)
+	route("GET /v1/ca", a.caState)
+	route("POST /v1/ca/rotate", a.caRotate)
+	route("POST /v1/ca/request", a.caRequest)
+	route("POST /v1/ca/issuer", a.caInstall)
 	route("/", func(_ http.ResponseWriter, r *http.Request) error {
 		return NotFound(fmt.Errorf("%s %.200q: the API has no such path and method", r.Method, r.URL.Path))
 	})

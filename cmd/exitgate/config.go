@@ -110,6 +110,22 @@ type CA struct {
 	// Names that must never be read, with all below them: they become excluded name constraints of the issuer,
 	// so that hosts themselves refuse a leaf for them. A change makes a new issuer, under the same root.
 	NeverIntercept []string `yaml:"never_intercept"`
+	// Where it is set, the names that alone are read, with all below them: hosts refuse a leaf for any other name,
+	// and for an address. A change makes a new issuer, under the same root.
+	OnlyIntercept []string `yaml:"only_intercept"`
+	// Where the key of a root that is made from now on lives: left out for the data directory, the URI of a key
+	// (pkcs11:... where the build has cgo, tpmkms:...), or "offline" when it is not on this machine at all. Then
+	// ca/root.crt in data_dir is the root, and issuers are signed elsewhere: exitgate ca issuer-request says
+	// how. Of several gateways that share a root, at most one has its key. A change needs a restart.
+	RootKey KeyURI `yaml:"root_key"`
+	// Where keys of issuers that are made from now on live, likewise. Every leaf is signed with it, so it wants
+	// to be near. A change needs a restart.
+	IssuerKey KeyURI `yaml:"issuer_key"`
+	// What encrypts the key of the root where it is a file: file:PATH, env:NAME, or credential:NAME (of systemd,
+	// LoadCredential). A key that is there in clear is encrypted at the next start. A change needs a restart.
+	RootPassphrase Secret `yaml:"root_passphrase"`
+	// The same for the key of the issuer.
+	IssuerPassphrase Secret `yaml:"issuer_passphrase"`
 }
 
 // Upstream says how the outside is reached.

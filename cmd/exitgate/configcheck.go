@@ -27,10 +27,22 @@ func (f *configFile) check(c *Config) {
 			f.add("classes."+name, "classes: %.80q: a name is 1 to 64 letters, digits, dots, dashes and underscores", name)
 		}
 	}
-	for i, name := range c.CA.NeverIntercept {
-		if err := checkDomain(name); err != nil {
-			f.add(fmt.Sprintf("ca.never_intercept[%d]", i), "ca.never_intercept: %.80q: %v", name, err)
+	f.checkCA(c)
+}
+
+func (f *configFile) checkCA(c *Config) {
+	for _, list := range []struct {
+		key   string
+		names []string
+	}{{"ca.never_intercept", c.CA.NeverIntercept}, {"ca.only_intercept", c.CA.OnlyIntercept}} {
+		for i, name := range list.names {
+			if err := checkDomain(name); err != nil {
+				f.add(fmt.Sprintf("%s[%d]", list.key, i), "%s: %.80q: %v", list.key, name, err)
+			}
 		}
+	}
+	if c.CA.IssuerKey == "offline" {
+		f.add("ca.issuer_key", "ca.issuer_key: it cannot be offline: every leaf is signed with it")
 	}
 }
 

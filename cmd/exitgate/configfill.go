@@ -80,6 +80,7 @@ func (c *Config) complete(dir string) *Config {
 		cc := &c.Upstream.ClientCertificates[i]
 		cc.Cert, cc.Key = relativeTo(dir, cc.Cert), relativeTo(dir, cc.Key)
 	}
+	c.CA.RootPassphrase, c.CA.IssuerPassphrase = c.CA.RootPassphrase.relativeTo(dir), c.CA.IssuerPassphrase.relativeTo(dir)
 	c.Limits.fill()
 	c.Timeouts.fill()
 	return c

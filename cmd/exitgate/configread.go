@@ -189,9 +189,11 @@ func (f *configFile) walkScalar(n *yaml.Node, typ, path string) {
 	}
 }
 
-// shown returns a value as an error may show it: a URL may hold a password.
+// shown returns a value as an error may show it: a URL may hold a password, and a place of a secret the secret itself.
 func shown(typ, value string) string {
-	if typ != "StoreURL" && typ != "ProxyURL" {
+	switch typ {
+	case "StoreURL", "ProxyURL", "KeyURI", "Secret":
+	default:
 		return value
 	}
 	if scheme, _, ok := strings.Cut(value, ":"); ok {

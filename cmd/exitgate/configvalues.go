@@ -44,6 +44,10 @@ type (
 	LogLevel string
 	// LogFormat is auto, text or json.
 	LogFormat string
+	// KeyURI is the URI of a key, or "offline".
+	KeyURI string
+	// Secret is file:PATH, env:NAME or credential:NAME.
+	Secret string
 )
 
 // checkValue says what is wrong with s as a value of the type named. An empty value is a value left out.
@@ -84,6 +88,10 @@ func checkValue(typ, s string) error {
 		err = oneOf(s, "debug", "info", "warn", "error")
 	case "LogFormat":
 		err = oneOf(s, "auto", "text", "json")
+	case "KeyURI":
+		err = checkKeyURI(s)
+	case "Secret":
+		err = checkSecret(s)
 	}
 	return err
 }

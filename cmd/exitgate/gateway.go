@@ -138,13 +138,13 @@ func (g *gateway) openData(context.Context) (err error) {
 	return nil
 }
 
-func (g *gateway) openIssuer(context.Context) (err error) {
-	g.issuer, err = ca.Open(ca.Options{
-		Dir:            inData(g.settings(), "ca"),
-		NeverIntercept: g.settings().CA.NeverIntercept,
-		Gateway:        g.settings().Gateway,
-		Logger:         g.log,
-	})
+func (g *gateway) openIssuer(context.Context) error {
+	o, err := caOptions(g.settings())
+	if err != nil {
+		return err
+	}
+	o.Logger = g.log
+	g.issuer, err = ca.Open(o)
 	return err
 }
 

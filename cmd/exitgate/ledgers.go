@@ -25,7 +25,7 @@ func (g *gateway) admin() *web.Admin {
 			return g.policy.Explain(ctx, q)
 		},
 		Host:   g.hostNamed,
-		Status: g.status, Reload: g.reload, Audit: g.audit, Logger: g.log,
+		Status: g.status, Reload: g.reload, Audit: g.audit, CA: caAPI{g.issuer, g.log}, Logger: g.log,
 	}
 }
 

@@ -52,7 +52,7 @@ Begin with "exitgate run", which needs no configuration, or "exitgate demo", whi
 			c.AddCommand(sub)
 		}
 	}
-	add("gateway", runCommand(), demoCommand(), statusCommand(), reloadCommand(), configCommand())
+	add("gateway", runCommand(), demoCommand(), statusCommand(), reloadCommand(), configCommand(), caCommand())
 	add("access", grantCommand(), exemptCommand(), policyCommand(), auditCommand())
 	add("look", flowsCommand(), explainCommand())
 	c.AddCommand(versionCommand())

@@ -14,6 +14,7 @@ func (g *gateway) openMetrics(context.Context) error {
 	m.Gauge("connections_active", "Accepted connections that are open.", func() float64 { return float64(g.proxy.Connections()) })
 	m.Gauge("ca_not_after_timestamp_seconds", "When the issuer of leaves ends.", func() float64 { return float64(g.issuer.IssuerNotAfter().Unix()) })
 	m.Gauge("ca_root_not_after_timestamp_seconds", "When the root that hosts trust ends.", func() float64 { return float64(g.issuer.RootCertificate().NotAfter.Unix()) })
+	g.caMeters(m)
 	m.Counter("ca_leaf_issued_total", "Leaves signed.", func() float64 { return float64(g.issuer.Stats().Minted) })
 	m.Counter("ca_leaf_cache_hits_total", "Leaves served from memory.", func() float64 { return float64(g.issuer.Stats().Hits) })
 	m.Gauge("ca_leaf_cache_entries", "Leaves in memory.", func() float64 { return float64(g.issuer.Stats().Entries) })

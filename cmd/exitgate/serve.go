@@ -106,11 +106,12 @@ func (g *gateway) reloadLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := g.issuer.SetNeverIntercept(next.CA.NeverIntercept); err != nil {
+	if err := g.issuer.SetIntercept(next.CA.NeverIntercept, next.CA.OnlyIntercept); err != nil {
 		return err
 	}
 	if _, err := g.policy.Reload(ctx, data); err != nil {
-		return errors.Join(err, g.issuer.SetNeverIntercept(g.settings().CA.NeverIntercept))
+		was := g.settings().CA
+		return errors.Join(err, g.issuer.SetIntercept(was.NeverIntercept, was.OnlyIntercept))
 	}
 	if err := g.hosts.Set(registered(next)); err != nil {
 		return err
@@ -141,6 +142,8 @@ func (c *Config) reloaded(old *Config, restart func(key string)) *Config {
 		{"policy", old.Policy, c.Policy}, {"store", old.Store, c.Store}, {"store.url_file", old.loaded.storeURL, c.loaded.storeURL},
 		{"journal", old.Journal, c.Journal}, {"upstream", old.Upstream, c.Upstream},
 		{"limits", old.Limits, c.Limits}, {"timeouts", old.Timeouts, c.Timeouts}, {"redact", old.Redact, c.Redact},
+		{"ca.root_key", old.CA.RootKey, c.CA.RootKey}, {"ca.issuer_key", old.CA.IssuerKey, c.CA.IssuerKey},
+		{"ca.root_passphrase", old.CA.RootPassphrase, c.CA.RootPassphrase}, {"ca.issuer_passphrase", old.CA.IssuerPassphrase, c.CA.IssuerPassphrase},
 		{"refuse_connect", old.RefuseConnect, c.RefuseConnect}, {"log", old.Log, c.Log},
 	} {
 		was, werr := yaml.Marshal(k.old)
@@ -150,7 +153,8 @@ func (c *Config) reloaded(old *Config, restart func(key string)) *Config {
 		}
 	}
 	next := *old
-	next.Hosts, next.Classes, next.CA = c.Hosts, c.Classes, c.CA
+	next.Hosts, next.Classes = c.Hosts, c.Classes
+	next.CA.NeverIntercept, next.CA.OnlyIntercept = c.CA.NeverIntercept, c.CA.OnlyIntercept
 	return &next
 }
 
