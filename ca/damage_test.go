@@ -282,7 +282,7 @@ func TestForeign(t *testing.T) {
 		"root that another signed":    {rootFile, foreign(t, i, &other.root, func(*x509.Certificate) {}), "foreign"},
 		"root that is no authority":   {rootFile, foreign(t, i, nil, func(c *x509.Certificate) { c.IsCA = false }), "foreign"},
 		"another root":                {rootFile, foreignFiles[rootFile], "it is not the certificate in root.pem"},
-		"root with encrypted key":     {rootFile, join(pem.EncodeToMemory(encrypted), certOf(whole[rootFile])), "password"},
+		"root with encrypted key":     {rootFile, join(pem.EncodeToMemory(encrypted), certOf(whole[rootFile])), "passphrase"},
 		"root that is too large":      {rootFile, bytes.Repeat([]byte("a"), maxFile+1), "larger"},
 		"another published root":      {rootCertFile, foreignFiles[rootCertFile], "it is not the certificate in root.pem"},
 		"issuer of another root":      {issuerFile, foreignFiles[issuerFile], "another root signed it"},
