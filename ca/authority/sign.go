@@ -62,7 +62,7 @@ func (a *Authority) tokenError(name string, err error) error {
 // stepError returns what a host is told of an error of smallstep's: what it did wrong, or that the gateway failed.
 func (a *Authority) stepError(what, name string, err error) error {
 	var e *errs.Error
-	if errors.As(err, &e) && e.Status/100 == 4 {
+	if errors.As(err, &e) && (e.Status/100 == 4 || e.Status == http.StatusNotImplemented) {
 		a.o.Logger.Warn("the identity authority refused", "step", what, "host", name, "error", err)
 		return refuse(e.Status, fmt.Errorf("%s for %s: %s", what, name, e.Message()))
 	}
