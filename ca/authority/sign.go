@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/smallstep/certificates/api"
 	step "github.com/smallstep/certificates/authority"
@@ -64,9 +65,19 @@ func (a *Authority) stepError(what, name string, err error) error {
 	var e *errs.Error
 	if errors.As(err, &e) && (e.Status/100 == 4 || e.Status == http.StatusNotImplemented) {
 		a.o.Logger.Warn("the identity authority refused", "step", what, "host", name, "error", err)
-		return refuse(e.Status, fmt.Errorf("%s for %s: %s", what, name, e.Message()))
+		return refuse(e.Status, fmt.Errorf("%s for %s: %s", what, name, stepMessage(e)))
 	}
 	return a.bug(what, name, err)
+}
+
+// stepMessage returns what smallstep says, without its preambles and without sending the reader to a log.
+func stepMessage(e *errs.Error) string {
+	s := e.Message()
+	if strings.Contains(s, "certificate authority logs") {
+		s = e.Error()
+	}
+	s = strings.TrimPrefix(strings.TrimPrefix(s, errs.BadRequestPrefix), errs.ForbiddenPrefix)
+	return strings.Join(strings.Fields(s), " ")
 }
 
 // renew gives a host another identity for the one that it presents, with the same key.
