@@ -258,6 +258,30 @@ func (e *env) get(path string) (string, error) {
 	return body, err
 }
 
+// clientVia returns smallstep's client, which trusts the roots.
+func (e *env) clientVia(t testing.TB, roots *x509.CertPool) *smallca.Client {
+	t.Helper()
+	c, err := smallca.NewClient(e.url, smallca.WithTransport(e.transport(roots)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// fetch returns the body of a successful GET.
+func fetch(tr http.RoundTripper, url string) ([]byte, error) {
+	res, err := (&http.Client{Transport: tr}).Get(url)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode/100 != 2 {
+		err = fmt.Errorf("%d %s", res.StatusCode, b)
+	}
+	return b, err
+}
+
 // oneLine checks that err is one line that says each of want.
 func oneLine(t testing.TB, err error, want ...string) {
 	t.Helper()

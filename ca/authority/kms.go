@@ -173,7 +173,8 @@ func (k keyring) read(ctx context.Context, name string) (keydir.Pair, error) {
 	}
 	key, err := k.openKey(ctx, string(block.Bytes))
 	if err != nil {
-		return keydir.Pair{Cert: cert}, fmt.Errorf("%w: %w", errKeyAway, err)
+		// Not wrapped: that the key's file does not exist must not look as if this one did not.
+		return keydir.Pair{Cert: cert}, fmt.Errorf("%w: %v", errKeyAway, err)
 	}
 	if keyutil.VerifyPair(cert.PublicKey, key) != nil {
 		return keydir.Pair{}, fmt.Errorf("the key at %s is not the one that its certificate certifies", redact(string(block.Bytes)))

@@ -20,8 +20,8 @@ type KV interface {
 	Get(ctx context.Context, bucket string, key []byte) (value []byte, found bool, err error)
 	// CompareAndSwap puts next under key if what is there is exactly old, in one step that no other reader or
 	// writer, on any gateway, can come between; nil as old means that nothing is there, nil as next removes. It
-	// returns only when the change would survive the death of the process.
-	CompareAndSwap(ctx context.Context, bucket string, key, old, next []byte) (swapped bool, err error)
+	// returns what is there then, only when that would survive the death of the process.
+	CompareAndSwap(ctx context.Context, bucket string, key, old, next []byte) (current []byte, swapped bool, err error)
 	// List calls visit for each key of the bucket, in any order, until visit returns an error, which it returns.
 	List(ctx context.Context, bucket string, visit func(key, value []byte) error) error
 }
@@ -66,15 +66,7 @@ func (s nosqlKV) CmpAndSwap(bucket, key, old, next []byte) ([]byte, bool, error)
 	if len(old) == 0 {
 		old = nil
 	}
-	swapped, err := s.kv.CompareAndSwap(ctx, string(bucket), key, old, next)
-	if err != nil {
-		return nil, false, err
-	}
-	if swapped {
-		return next, true, nil
-	}
-	v, _, err := s.kv.Get(ctx, string(bucket), key)
-	return v, false, err
+	return s.kv.CompareAndSwap(ctx, string(bucket), key, old, next)
 }
 
 // maxSwaps bounds how often an unconditional write is tried against others that write the same key.
@@ -90,16 +82,20 @@ func (s nosqlKV) Del(bucket, key []byte) error { return s.put(bucket, key, nil) 
 func (s nosqlKV) put(bucket, key, next []byte) error {
 	ctx, cancel := kvContext()
 	defer cancel()
+	have, found, err := s.kv.Get(ctx, string(bucket), key)
+	if err != nil || !found && next == nil {
+		return err
+	}
+	if !found {
+		have = nil
+	}
 	for range maxSwaps {
-		have, found, err := s.kv.Get(ctx, string(bucket), key)
-		if err != nil || !found && next == nil || found && next != nil && bytes.Equal(have, next) {
+		var swapped bool
+		if have, swapped, err = s.kv.CompareAndSwap(ctx, string(bucket), key, have, next); swapped || err != nil {
 			return err
 		}
-		if !found {
-			have = nil
-		}
-		if swapped, err := s.kv.CompareAndSwap(ctx, string(bucket), key, have, next); swapped || err != nil {
-			return err
+		if have == nil && next == nil {
+			return nil
 		}
 	}
 	return fmt.Errorf("write %s of bucket %s: others changed it %d times meanwhile", key, bucket, maxSwaps)

@@ -52,24 +52,24 @@ func (k *memKV) Get(ctx context.Context, bucket string, key []byte) ([]byte, boo
 	return bytes.Clone(v), ok, nil
 }
 
-func (k *memKV) CompareAndSwap(ctx context.Context, bucket string, key, old, next []byte) (bool, error) {
+func (k *memKV) CompareAndSwap(ctx context.Context, bucket string, key, old, next []byte) ([]byte, bool, error) {
 	if err := k.enter(ctx); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	defer k.mu.Unlock()
 	have, ok := k.data[bucket][string(key)]
 	if ok != (old != nil) || !bytes.Equal(have, old) {
-		return false, nil
+		return bytes.Clone(have), false, nil
 	}
 	if next == nil {
 		delete(k.data[bucket], string(key))
-		return true, nil
+		return nil, true, nil
 	}
 	if k.data[bucket] == nil {
 		k.data[bucket] = map[string][]byte{}
 	}
 	k.data[bucket][string(key)] = bytes.Clone(next)
-	return true, nil
+	return next, true, nil
 }
 
 func (k *memKV) List(ctx context.Context, bucket string, visit func(key, value []byte) error) error {

@@ -79,7 +79,7 @@ func (a *Authority) pruneBucket(ctx context.Context, bucket string, ended func([
 			break
 		}
 		var swapped bool
-		if swapped, err = a.o.KV.CompareAndSwap(ctx, bucket, e.key, e.value, nil); swapped {
+		if _, swapped, err = a.o.KV.CompareAndSwap(ctx, bucket, e.key, e.value, nil); swapped {
 			n++
 		}
 	}
