@@ -23,7 +23,7 @@ import (
 // for concurrent use, starts no goroutine and needs no closing; Run does its regular work.
 type Authority struct {
 	o        Options
-	keys     keyring
+	keys     *keyring
 	tokenKey crypto.Signer // signs one-time tokens
 	routes   http.Handler
 
@@ -44,7 +44,7 @@ func Open(o Options) (*Authority, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("open the identity authority: %w", err)
 	}
-	a := &Authority{o: o, keys: keyring{dir: keydir.Dir(o.Dir), passphrase: o.Passphrase}, known: newVerified()}
+	a := &Authority{o: o, keys: &keyring{dir: keydir.Dir(o.Dir), passphrase: o.Passphrase}, known: newVerified()}
 	unlock, err := a.keys.dir.Open()
 	if err != nil {
 		return nil, err

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.step.sm/crypto/keyutil"
+
 	"github.com/exitgate/exitgate/ca/internal/keydir"
 )
 
@@ -117,7 +119,7 @@ func TestOptionsRefused(t *testing.T) {
 		"ACME for nothing":  {func(o *Options) { o.ACME = &ACME{Addresses: nobody} }, "no names"},
 		"ACME for anything": {func(o *Options) { o.ACME = &ACME{Addresses: nobody, Names: []string{"*"}} }, "cannot be for"},
 		"ACME, blind":       {func(o *Options) { o.ACME = &ACME{Names: []string{"a.example"}} }, "which addresses"},
-		"key of a cloud":    {func(o *Options) { o.RootKey = "awskms:key-id=1?region=x" }, "this build cannot use keys of \"awskms\", only of softkms"},
+		"key of a cloud":    {func(o *Options) { o.RootKey = "awskms:key-id=1?region=x" }, "this build has no awskms"},
 		"key of a module":   {func(o *Options) { o.IssuerKey = "pkcs11:token=x?pin-value=1234" }, "this build cannot use"},
 		"no key URI":        {func(o *Options) { o.RootKey = "root.key" }, "not the URI of a key"},
 	} {
@@ -270,6 +272,22 @@ func TestPassphrase(t *testing.T) {
 func TestKeyElsewhere(t *testing.T) {
 	o := testOptions(t)
 	away := filepath.Join(t.TempDir(), "usb")
+	for _, name := range []string{"root.key", "issuer.key", "root2.key"} {
+		key, err := keyutil.GenerateSigner("EC", "P-256", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := keydir.EncodeKey(key, nil)
+		if err == nil {
+			err = os.MkdirAll(away, 0o700)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(away, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	o.RootKey, o.IssuerKey = "softkms:path="+filepath.Join(away, "root.key"), "softkms:path="+filepath.Join(away, "issuer.key")
 	a := mustOpen(t, o)
 	for _, name := range []string{rootFile, issuerFile} {

@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/ca/internal/kms"
 )
 
 // Options say where an Authority keeps its keys, how it is reached, and whom it asks. Dir, URL, KV and Allowed are
@@ -43,8 +44,9 @@ type Options struct {
 	// ACME, when it is set, lets hosts get server certificates by ACME.
 	ACME *ACME
 
-	// RootKey and IssuerKey say by smallstep's KMS URI where the keys of roots and issuers that are made from now on
-	// are, and where they are made when nothing is there. Empty: in the folder, beside their certificate.
+	// RootKey and IssuerKey say by smallstep's KMS URI (package kms) where the keys of roots and issuers that are made
+	// from now on are, and where they are made when nothing is there; a URI holds no secret. Empty: in the folder,
+	// beside their certificate.
 	RootKey, IssuerKey string
 	// Passphrase encrypts the key files that are written, and opens those that are encrypted. Empty: they are plain.
 	Passphrase []byte
@@ -108,6 +110,14 @@ func (o *Options) complete() error {
 	}
 	if err := o.ACME.check(); err != nil {
 		return err
+	}
+	for _, at := range []string{o.RootKey, o.IssuerKey} {
+		if at == "" {
+			continue
+		}
+		if err := kms.Check(at); err != nil {
+			return err
+		}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -36,7 +36,7 @@ func (a *Authority) Rotate(ctx context.Context, keyAt string) error {
 				return err
 			}
 			if keyutil.Equal(key.Public(), m.root.Cert.PublicKey) {
-				return fmt.Errorf("%s is the key of the old root: give the next root another", redact(keyAt))
+				return fmt.Errorf("%s is the key of the old root: give the next root another", keyAt)
 			}
 		}
 		_, err := a.makeRoot(ctx, nextPrefix, keyAt, now)
