@@ -120,7 +120,7 @@ func TestOptionsRefused(t *testing.T) {
 		"ACME for anything": {func(o *Options) { o.ACME = &ACME{Addresses: nobody, Names: []string{"*"}} }, "cannot be for"},
 		"ACME, blind":       {func(o *Options) { o.ACME = &ACME{Names: []string{"a.example"}} }, "which addresses"},
 		"key of a cloud":    {func(o *Options) { o.RootKey = "awskms:key-id=1?region=x" }, "this build has no awskms"},
-		"key of a module":   {func(o *Options) { o.IssuerKey = "pkcs11:token=x?pin-value=1234" }, "this build cannot use"},
+		"key of a module":   {func(o *Options) { o.IssuerKey = "pkcs11:token=x?pin-value=1234" }, "pin-source"},
 		"no key URI":        {func(o *Options) { o.RootKey = "root.key" }, "not the URI of a key"},
 	} {
 		o := testOptions(t)
