@@ -417,6 +417,9 @@ func TestCRL(t *testing.T) {
 		if err := list.CheckSignatureFrom(h.chain[1]); err != nil {
 			t.Error(err)
 		}
+		if list.Issuer.CommonName != h.chain[1].Subject.CommonName {
+			t.Errorf("issuer %s", list.Issuer)
+		}
 		if len(list.RevokedCertificateEntries) != i || list.Number.String() == number {
 			t.Errorf("%s: %d entries, number %s after %s", path, len(list.RevokedCertificateEntries), list.Number, number)
 		}
