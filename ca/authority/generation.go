@@ -47,12 +47,29 @@ func (a *Authority) newGeneration(m *material) (*generation, error) {
 		step.WithX509CAService(newSigner(m, a.o.Lifetimes)),
 		step.WithQuietInit(),
 	)
+	if err == nil {
+		err = initialized(g.step)
+	}
 	if err == nil && a.o.ACME != nil {
 		g.client = a.o.ACME.client()
 		g.linker = acme.NewLinker(a.host(), "acme")
 		g.acme, err = acmenosql.New(store)
 	}
 	return g, err
+}
+
+// initialized returns an error when smallstep would go on without a provisioner that it could not initialize.
+func initialized(s *step.Authority) error {
+	for _, p := range s.GetConfig().AuthorityConfig.Provisioners {
+		loaded, err := s.LoadProvisionerByName(p.GetName())
+		if err != nil {
+			return fmt.Errorf("provisioner %s: %w", p.GetName(), err)
+		}
+		if off, ok := loaded.(provisioner.Uninitialized); ok {
+			return fmt.Errorf("provisioner %s: %w", p.GetName(), off.Reason)
+		}
+	}
+	return nil
 }
 
 // config returns what smallstep's authority is told. Its own lists of revocations, which it makes in a goroutine of its

@@ -47,11 +47,11 @@ func (a *Authority) newRoutes() http.Handler {
 		r.Get("/federation", api.Federation)
 		r.Get("/provisioners", api.Provisioners)
 		r.Get("/crl", a.serveCRL)
-		r.Post("/sign", answer(a.sign))
-		r.Post("/renew", answer(a.renew))
-		r.Post("/re-sign", answer(a.renew))
-		r.Post("/rekey", answer(a.rekey))
-		r.Post("/revoke", answer(a.revoke))
+		r.Post("/sign", a.answer(a.sign))
+		r.Post("/renew", a.answer(a.renew))
+		r.Post("/re-sign", a.answer(a.renew))
+		r.Post("/rekey", a.answer(a.rekey))
+		r.Post("/revoke", a.answer(a.revoke))
 	}
 	top(mux)
 	mux.Route("/1.0", top)
@@ -97,10 +97,11 @@ func (r refusal) Unwrap() error { return r.error }
 func refuse(status int, err error) error { return refusal{status, err} }
 
 // answer renders what h returns: a refusal as its one line, in the form that step prints; anything else as JSON.
-func answer(h func(*http.Request) (any, int, error)) http.HandlerFunc {
+func (a *Authority) answer(h func(*http.Request) (any, int, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, status, err := h(r)
 		if err != nil {
+			a.o.Logger.Info("the identity authority refused a request", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
 			fail(w, err)
 			return
 		}

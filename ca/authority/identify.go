@@ -107,13 +107,17 @@ func (a *Authority) read(g *generation, chain []*x509.Certificate) (Identity, er
 			pool.AddCert(other)
 		}
 	}
-	// The time that is asked about is the last at which the certificate is valid: that it has ended since is to be told
-	// from that it was never good.
+	// The time that is asked about is the last at which the certificate is valid, so that one which has ended since is
+	// told from one that was never good. Its issuer is then valid for as long as it is.
 	opts := x509.VerifyOptions{Roots: g.pool, Intermediates: pool, CurrentTime: c.NotAfter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	paths, err := c.Verify(opts)
+	_, err := c.Verify(opts)
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage {
 		return Identity{}, fmt.Errorf("%w: it was issued for servers", ErrKind)
+	}
+	if err != nil && len(chain) == 1 {
+		return Identity{}, fmt.Errorf("%w: no root of this gateway signed it, or its issuer was not presented with it: enrol with this gateway, "+
+			"and give the client the whole chain", ErrForeign)
 	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: no root of this gateway signed it: enrol with this gateway", ErrForeign)
@@ -121,9 +125,6 @@ func (a *Authority) read(g *generation, chain []*x509.Certificate) (Identity, er
 	id, err := a.said(c)
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: %w", ErrKind, err)
-	}
-	for _, signer := range paths[0][1:] {
-		id.NotBefore, id.NotAfter = within(signer, id.NotBefore, id.NotAfter)
 	}
 	return id, nil
 }

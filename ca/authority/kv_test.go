@@ -7,6 +7,7 @@ import (
 	"maps"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/smallstep/nosql/database"
@@ -130,30 +131,43 @@ func TestNoSQL(t *testing.T) {
 	}
 }
 
-// TestNonceOnce takes one nonce many times at once: one of them gets it.
+// A meetKV lets no one go on from Get before all who are expected have read.
+type meetKV struct {
+	*memKV
+	expected *sync.WaitGroup
+}
+
+func (k meetKV) Get(ctx context.Context, bucket string, key []byte) ([]byte, bool, error) {
+	v, found, err := k.memKV.Get(ctx, bucket, key)
+	k.expected.Done()
+	k.expected.Wait()
+	return v, found, err
+}
+
+// TestNonceOnce takes one nonce many times at once, after all have seen it: one of them gets it.
 func TestNonceOnce(t *testing.T) {
-	for range 40 {
-		s := nosqlKV{newMemKV()}
-		b, key := []byte("nonces"), []byte("n")
-		if err := s.Set(b, key, []byte("x")); err != nil {
-			t.Fatal(err)
+	const n = 8
+	mem := newMemKV()
+	b, key := []byte("nonces"), []byte("n")
+	if err := (nosqlKV{mem}).Set(b, key, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	s := nosqlKV{meetKV{mem, new(sync.WaitGroup)}}
+	s.kv.(meetKV).expected.Add(n)
+	taken := 0
+	for _, err := range together(n, func() error {
+		tx := new(database.Tx)
+		tx.Operations = []*database.TxEntry{{Bucket: b, Key: key, Cmd: database.Get}, {Bucket: b, Key: key, Cmd: database.Delete}}
+		return s.Update(tx)
+	}) {
+		if err == nil {
+			taken++
+		} else if !database.IsErrNotFound(err) {
+			t.Errorf("an unexpected error: %v", err)
 		}
-		got := together(8, func() error {
-			tx := new(database.Tx)
-			tx.Operations = []*database.TxEntry{{Bucket: b, Key: key, Cmd: database.Get}, {Bucket: b, Key: key, Cmd: database.Delete}}
-			return s.Update(tx)
-		})
-		taken := 0
-		for _, err := range got {
-			if err == nil {
-				taken++
-			} else if !database.IsErrNotFound(err) {
-				t.Errorf("an unexpected error: %v", err)
-			}
-		}
-		if taken != 1 {
-			t.Fatalf("%d took the nonce", taken)
-		}
+	}
+	if taken != 1 {
+		t.Errorf("%d took the nonce", taken)
 	}
 }
 
@@ -217,4 +231,46 @@ func TestPrune(t *testing.T) {
 	if left := e.kv.size(bucketUsed) + e.kv.size(bucketCerts) + e.kv.size(bucketRevoked); n != 3 || left != 0 || err != nil {
 		t.Errorf("removed %d, left %d: %v", n, left, err)
 	}
+}
+
+// TestRun cleans at once and every hour, and ends with its context.
+func TestRun(t *testing.T) {
+	o := testOptions(t)
+	kv := newMemKV()
+	o.KV = kv
+	synctest.Test(t, func(t *testing.T) {
+		begun, base := time.Now(), time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		o.Now = func() time.Time { return base.Add(time.Since(begun)) }
+		a := mustOpen(t, o)
+		s := nosqlKV{kv}
+		use := func(id string) {
+			if err := s.Set([]byte(bucketUsed), []byte(id), []byte(o.Now().Add(-2*day).Format(time.RFC3339))); err != nil {
+				t.Error(err)
+			}
+		}
+		use("1")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { a.Run(ctx); close(done) }()
+		synctest.Wait()
+		if n := kv.size(bucketUsed); n != 0 {
+			t.Errorf("%d left at once", n)
+		}
+		use("2")
+		time.Sleep(pruneEvery)
+		synctest.Wait()
+		if n := kv.size(bucketUsed); n != 0 {
+			t.Errorf("%d left after an hour", n)
+		}
+		kv.setFail(errors.New("away"))
+		time.Sleep(pruneEvery)
+		issuer := a.State().IssuerNotAfter
+		time.Sleep(61 * day)
+		synctest.Wait()
+		if !a.State().IssuerNotAfter.After(issuer) {
+			t.Error("an issuer that is due was not replaced")
+		}
+		cancel()
+		<-done
+	})
 }

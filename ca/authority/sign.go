@@ -64,7 +64,6 @@ func (a *Authority) tokenError(name string, err error) error {
 func (a *Authority) stepError(what, name string, err error) error {
 	var e *errs.Error
 	if errors.As(err, &e) && (e.Status/100 == 4 || e.Status == http.StatusNotImplemented) {
-		a.o.Logger.Warn("the identity authority refused", "step", what, "host", name, "error", err)
 		return refuse(e.Status, fmt.Errorf("%s for %s: %s", what, name, stepMessage(e)))
 	}
 	return a.bug(what, name, err)
