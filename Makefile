@@ -1,5 +1,5 @@
 # The two commands that a newcomer needs are "make run" and "make test"; the rest is for those who change the code.
-.PHONY: help build run demo test lint bench deps fuzz clean go
+.PHONY: help build run demo test test-step lint bench deps fuzz clean go
 
 SHELL := /bin/bash
 GO ?= go
@@ -7,7 +7,7 @@ BIN := bin/exitgate
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 go:
 	@scripts/need-go "$(GO)"
@@ -26,6 +26,9 @@ deps: ## install what the tests need and is missing (Debian, as root)
 
 test: go deps lint ## lint, then all tests with the race detector
 	$(GO) test -race -timeout 18m ./...
+
+test-step: go ## the identity authority with smallstep's own step, which the first run builds
+	STEP=$$(scripts/step "$(GO)") && STEP=$$STEP $(GO) test -race -tags stepcli -run '^TestStep' ./ca/authority
 
 lint: go ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/lint "$(GO)"
