@@ -32,6 +32,9 @@ type Want struct {
 	Proxy Proxy
 	// Files are written as they are; an existing one is replaced, and comes back with Remove.
 	Files []File
+	// Confirm, when it is set, is called when all is done, with the stores that hold the roots. Its error takes
+	// everything back.
+	Confirm func(ctx context.Context, stores []string) error
 	// Units are systemd units, among Files or already there, that are enabled, and started when systemd runs.
 	Units []string
 }
@@ -156,6 +159,9 @@ func (h Host) Install(ctx context.Context, w Want, dry bool) ([]Change, error) {
 	if err == nil {
 		err = x.verify(w.Roots)
 	}
+	if err == nil && w.Confirm != nil && !dry {
+		err = w.Confirm(ctx, x.rec.stores())
+	}
 	if err == nil {
 		err = x.save()
 	}
@@ -197,11 +203,5 @@ func (h Host) Variables() ([]Variable, error) {
 // Stores lists where the roots are, as Install recorded it: files, keystores, databases.
 func (h Host) Stores() ([]string, error) {
 	r, err := h.readRecord()
-	var list []string
-	for _, a := range r.Acts {
-		if a.Hook == hookStore || a.Kind == kindKeystore || a.Kind == kindNSS {
-			list = append(list, a.Path)
-		}
-	}
-	return list, err
+	return r.stores(), err
 }

@@ -51,6 +51,17 @@ func (r *record) find(key string) *act {
 	return nil
 }
 
+// stores lists where the roots are.
+func (r *record) stores() []string {
+	var list []string
+	for _, a := range r.Acts {
+		if a.Hook == hookStore || a.Kind == kindKeystore || a.Kind == kindNSS {
+			list = append(list, a.Path)
+		}
+	}
+	return list
+}
+
 func (r *record) clone() record {
 	c := *r
 	c.Acts = slices.Clone(r.Acts)

@@ -118,6 +118,9 @@ func (x *run) ensure(ctx context.Context, it item) error {
 	}
 	var undo func(context.Context) error
 	if err == nil {
+		err = x.makeState()
+	}
+	if err == nil {
 		undo, err = it.do(ctx, x)
 	}
 	if undo != nil {

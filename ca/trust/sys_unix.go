@@ -53,7 +53,10 @@ func lock(name string) (unlock func(), err error) {
 		}
 		return nil, os.NewSyscallError("flock", err)
 	}
-	return func() { f.Close() }, nil
+	return func() {
+		syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // closing does not: a child that is being started may hold it for a moment
+		f.Close()
+	}, nil
 }
 
 // self returns who we are.
