@@ -26,7 +26,7 @@ func PAC(p trust.Proxy) []byte {
 		}
 	}
 	var b strings.Builder
-	b.WriteString("// Written by exitgate.\nfunction FindProxyForURL(url, host) {\n")
+	b.WriteString("// Written by exitgate.\n" + settings(p) + "function FindProxyForURL(url, host) {\n")
 	b.WriteString("  host = host.toLowerCase().replace(/^\\[|\\]$/g, \"\").replace(/\\.$/, \"\");\n")
 	b.WriteString("  var hosts = " + literal(hosts) + ";\n  var domains = " + literal(domains) + ";\n  var ranges = " + literal(ranges) + ";\n")
 	b.WriteString(`  var i;
@@ -44,6 +44,21 @@ func PAC(p trust.Proxy) []byte {
 `)
 	b.WriteString("  return url.slice(0, 5).toLowerCase() === \"http:\" ? " + literal(directive(p.HTTP)) + " : " + literal(directive(p.HTTPS)) + ";\n}\n")
 	return []byte(b.String())
+}
+
+// settings is a line for enroll.sh, which reads no JavaScript. A value that is not what it should be is left out.
+func settings(p trust.Proxy) string {
+	if p.HTTPS == "" || (trust.Proxy{HTTP: p.HTTP, HTTPS: p.HTTPS}).Check() != nil {
+		return ""
+	}
+	line := "// exitgate http=" + p.HTTP + " https=" + p.HTTPS
+	var none []string
+	for _, s := range p.NoProxy {
+		if (trust.Proxy{HTTP: p.HTTP, HTTPS: p.HTTPS, NoProxy: []string{s}}).Check() == nil {
+			none = append(none, s)
+		}
+	}
+	return line + " no_proxy=" + strings.Join(none, ",") + "\n"
 }
 
 // nameOnly takes port, leading dot and wildcard off a name.

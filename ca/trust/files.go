@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 )
 
 // How our part is taken out of a file that others changed since.
@@ -227,7 +228,7 @@ func (x *run) drop(ctx context.Context, a act) error {
 		return err
 	}
 	if word != "" {
-		x.say(word, label(a))
+		x.say(word, strings.Replace(label(a), " into ", " from ", 1))
 		x.hook(a.Hook)
 		if a.Hook == hookStore {
 			x.gone = append(x.gone, path.Base(a.Path))

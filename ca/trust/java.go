@@ -208,7 +208,7 @@ func (x *run) undoKeystore(ctx context.Context, a act) (string, error) {
 		return "", err // the Java is gone
 	}
 	if x.dry {
-		return "restored", nil
+		return "removed", nil
 	}
 	var want []byte
 	if a.After != "" && a.After == digest(have) && a.Backup != "" {
@@ -227,5 +227,5 @@ func (x *run) undoKeystore(ctx context.Context, a act) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "restored", x.act(func() error { return x.t.write(a.Path, want, 0) }, x.putBack(a.Path, have, true, 0))
+	return "removed", x.act(func() error { return x.t.write(a.Path, want, 0) }, x.putBack(a.Path, have, true, 0))
 }

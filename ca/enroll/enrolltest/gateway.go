@@ -189,6 +189,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Write(append(b, g.More...))
 	case p == "/enroll.sh":
 		w.Write(enroll.Script())
+	case p == "/proxy.pac":
+		w.Write(enroll.PAC(g.proxy()))
 	case strings.HasPrefix(p, "/bin/"):
 		if g.Program == "" {
 			problem(w, http.StatusNotFound, "no program for this architecture")

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/exitgate/exitgate/ca/enroll/enrolltest"
+)
+
+// scratchHost runs a script as root on a copy of this machine that is gone afterwards: an overlay over its file system,
+// in a mount namespace, with this very binary as exitgate. Processes and network are the machine's.
+func scratchHost(t *testing.T, script string, env ...string) (string, error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test makes a mount namespace: run it as root")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "script"), []byte("set -eu\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-euc", `
+mount -t tmpfs scratch "$1"
+mkdir "$1/upper" "$1/work" "$1/host"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/host"
+mount --bind /proc "$1/host/proc"
+mount --rbind /dev "$1/host/dev"
+mount -t tmpfs tmp "$1/host/tmp"
+cp "$2" "$1/host/usr/local/bin/exitgate"
+cp "$3" "$1/host/tmp/script"
+exec chroot "$1/host" bash /tmp/script`, "sh", dir+"/..", self, filepath.Join(dir, "script"))
+	cmd.Args[len(cmd.Args)-3] = t.TempDir()
+	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C", "TMPDIR=/tmp"}, env...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// enrolScript goes from nothing to trust and back on a Debian with an unmanaged Java and a database of NSS, and compares
+// what is there before and after. Java's managed keystore is compared by what it holds, since it is made anew each time.
+const enrolScript = `
+snap() {
+  for dir in /etc /usr/local/share/ca-certificates /usr/local/bin /opt/jdk-small/lib/security /opt/jdk-small/conf /usr/lib/jvm/*/conf /var/lib/exitgate-host; do
+    [ -e $dir ] || continue
+    find $dir -xdev -not -path /etc/ssl/certs/java/cacerts -printf '%M %U %G %l %p\n'
+    find $dir -xdev -type f -not -path /etc/ssl/certs/java/cacerts -exec sha256sum {} +
+  done | sort >"/tmp/$1"
+  ls -A /root /home /var/lib /opt >>"/tmp/$1"
+  keytool -list -keystore /etc/ssl/certs/java/cacerts -storepass changeit 2>/dev/null | grep -v ^Your | sed 's/, .*//' | sort >>"/tmp/$1"
+  certutil -L -d sql:/root/.pki/nssdb >>"/tmp/$1"
+}
+jlink --add-modules java.base,java.naming,jdk.crypto.ec --output /opt/jdk-small
+mkdir -p /root/.pki/nssdb && certutil -N --empty-password -d sql:/root/.pki/nssdb
+update-ca-certificates --fresh >/dev/null 2>&1
+snap before
+echo "== enroll"
+exitgate enroll --gateway "$GATEWAY" --fingerprint "$FINGERPRINT" --name scratch-1
+snap after
+echo "== again"
+exitgate enroll --gateway "$GATEWAY" --fingerprint "$FINGERPRINT" --name scratch-1
+snap again
+cmp /tmp/after /tmp/again
+echo "== trust check"
+exitgate trust check || true
+grep -c . /etc/profile.d/exitgate.sh
+ls -l /var/lib/exitgate-host
+echo "== unenroll"
+exitgate unenroll
+snap end
+diff /tmp/before /tmp/end && echo "== as it was"
+`
+
+func TestEnrolScratchHost(t *testing.T) {
+	g := enrolltest.New(t)
+	out, err := scratchHost(t, enrolScript, "GATEWAY="+g.URL, "FINGERPRINT="+g.Fingerprint, "EXITGATE_TOKEN="+g.Token(1))
+	t.Log(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "== as it was") {
+		t.Error("the host is not as it was")
+	}
+}
