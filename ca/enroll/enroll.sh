@@ -78,16 +78,28 @@ find_store() {
 undo_script() {
   [ -e "$list" ] || return 0
   find_store
+  gone=''
   while IFS= read -r f; do
     case $f in
+      dir:*) ;;
       /etc/environment)
         without_block "$f" >"$f.exitgate" && cat "$f.exitgate" >"$f"
         rm -f "$f.exitgate"
+        ;;
+      "$anchors"/*)
+        rm -f "$f"
+        gone="$gone-/etc/ssl/certs/$(basename "$f" .crt).pem
+"
         ;;
       *) rm -f "$f" ;;
     esac
   done <"$list"
   $fresh >/dev/null 2>&1 || say "note: $fresh failed; run it by hand"
+  # Debian tells its hooks nothing of a local certificate that went: Java would trust it for ever.
+  for hook in /etc/ca-certificates/update.d/*; do
+    if [ -n "$gone" ] && [ -x "$hook" ]; then printf '%s' "$gone" | "$hook" >/dev/null 2>&1 || say "note: $hook failed"; fi
+  done
+  sed -n 's/^dir://p' "$list" | while IFS= read -r f; do rmdir "$f" 2>/dev/null || true; done
   rm -f "$list"
   rmdir "$state" 2>/dev/null || true
 }
@@ -235,7 +247,9 @@ put() {
   fi
   mkdir -p "$state"
   grep -qxF "$1" "$list" 2>/dev/null || printf '%s\n' "$1" >>"$list"
-  (umask 022 && mkdir -p "$(dirname "$1")" && cat "$tmp/put" >"$1.exitgate" && mv "$1.exitgate" "$1")
+  d=$(dirname "$1")
+  [ -d "$d" ] || printf 'dir:%s\n' "$d" >>"$list"
+  (umask 022 && mkdir -p "$d" && cat "$tmp/put" >"$1.exitgate" && mv "$1.exitgate" "$1")
   say "  wrote $1"
 }
 

@@ -142,18 +142,15 @@ func printEnrolment(c *cobra.Command, r *enroll.Report, output string, renew, dr
 	return nil
 }
 
-// printChanges lists what was done, in order.
+// printChanges lists what was done, or would be, in order.
 func printChanges(w io.Writer, changes []trust.Change, notes []string, dry bool) {
-	would := ""
-	if dry {
-		would = "would have "
-	}
+	would := strings.NewReplacer("wrote", "would write", "imported", "would import", "enabled", "would enable", "disabled", "would disable",
+		"removed", "would remove", "restored", "would restore", "ran", "would run")
 	for _, ch := range changes {
-		line := ch.String()
-		if ch.What != "skipped" {
-			line = would + line
+		if dry {
+			ch.What = would.Replace(ch.What)
 		}
-		fmt.Fprintf(w, "  %s\n", plain(line))
+		fmt.Fprintf(w, "  %s\n", plain(ch.String()))
 	}
 	for _, n := range notes {
 		fmt.Fprintf(w, "note: %s\n", plain(n))
