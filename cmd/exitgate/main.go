@@ -45,7 +45,7 @@ Begin with "exitgate run", which needs no configuration, or "exitgate demo", whi
 	c.PersistentFlags().String("data", "", "data directory of the gateway (default $EXITGATE_DATA, or "+defaultData()+")")
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	c.AddGroup(&cobra.Group{ID: "gateway", Title: "The gateway:"}, &cobra.Group{ID: "access", Title: "Who may reach what:"},
-		&cobra.Group{ID: "look", Title: "What happened, and why:"})
+		&cobra.Group{ID: "look", Title: "What happened, and why:"}, &cobra.Group{ID: "host", Title: "On a host behind the gateway:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, sub := range commands {
 			sub.GroupID = group
@@ -55,6 +55,7 @@ Begin with "exitgate run", which needs no configuration, or "exitgate demo", whi
 	add("gateway", runCommand(), demoCommand(), statusCommand(), reloadCommand(), configCommand(), caCommand())
 	add("access", grantCommand(), exemptCommand(), policyCommand(), auditCommand())
 	add("look", flowsCommand(), explainCommand())
+	add("host", enrollCommand(), unenrollCommand(), trustCommand())
 	c.AddCommand(versionCommand())
 	wrapUsage(c)
 	return c

@@ -1,0 +1,120 @@
+package enroll
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/exitgate/exitgate/ca/trust"
+)
+
+// Renew is what the timer runs: it renews the identity when half of its life is over, takes up the roots and proxy
+// settings that are in force, and drops those that are not.
+func (h *Host) Renew(ctx context.Context) (*Report, error) {
+	s, err := h.ReadState()
+	if err != nil {
+		return nil, err
+	}
+	return h.refresh(ctx, s, false)
+}
+
+func (h *Host) refresh(ctx context.Context, s State, dry bool) (*Report, error) {
+	root, identity, err := h.readIdentity(s)
+	if err != nil {
+		return nil, err
+	}
+	now := h.now()
+	if !now.Before(identity.Leaf.NotAfter) {
+		return nil, fmt.Errorf("the identity of this host ended at %s: run exitgate enroll again, with a new token", identity.Leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	base, err := gatewayURL(s.Gateway)
+	if err != nil {
+		return nil, err
+	}
+	l := h.connect(base, root, identity)
+	roots, err := l.roots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !dry {
+		if err := h.ask(ctx, l, &s); err != nil {
+			return nil, err
+		}
+	}
+	renewed := !dry && due(identity.Leaf, now)
+	if renewed {
+		if identity, err = h.renewal(ctx, l, s, identity, now); err != nil {
+			return nil, err
+		}
+	}
+	key, err := keyPEM(identity.PrivateKey.(crypto.Signer)) // tls.X509KeyPair reads no other
+	if err != nil {
+		return nil, err
+	}
+	changes, err := h.Trust.Install(ctx, trust.Want{Roots: roots, Proxy: s.Proxy, Files: h.files(s, root, key, identity), Units: h.units()}, dry)
+	if err != nil {
+		return nil, err
+	}
+	return h.report(s, identity, renewed, changes), nil
+}
+
+// ask registers the host again, and takes up what the gateway says that changed.
+func (h *Host) ask(ctx context.Context, l *link, s *State) error {
+	stores, err := h.Trust.Stores()
+	if err != nil {
+		return err
+	}
+	var a answer
+	if err := l.register(ctx, h.addresses(l), stores, &a); err != nil {
+		return err
+	}
+	if a.Mode == "" {
+		return nil
+	}
+	return s.take(a.Mode, a.Proxy)
+}
+
+func (h *Host) renewal(ctx context.Context, l *link, s State, identity *tls.Certificate, now time.Time) (*tls.Certificate, error) {
+	at, err := caURL(l.base, s.CA)
+	if err != nil {
+		return nil, err
+	}
+	return l.at(at).renew(ctx, identity.PrivateKey.(crypto.Signer), now)
+}
+
+// Leave undoes the enrolment. The gateway is told when it answers; when it does not, a note says so.
+func (h *Host) Leave(ctx context.Context, dry bool) (*Report, error) {
+	s, err := h.ReadState()
+	if err != nil && !errors.Is(err, ErrNotEnrolled) {
+		return nil, err
+	}
+	r := &Report{State: s}
+	if err == nil && !dry {
+		if err := h.tell(ctx, s); err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("the gateway was not told: %v; \"exitgate host disable\" there forgets this host", err))
+		}
+	}
+	r.Changes, err = h.Trust.Remove(ctx, dry)
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w: run this with sudo", err)
+	}
+	return r, err
+}
+
+// tell tells the gateway that this host leaves.
+func (h *Host) tell(ctx context.Context, s State) error {
+	root, identity, err := h.readIdentity(s)
+	if err != nil {
+		return err
+	}
+	base, err := url.Parse(s.Gateway)
+	if err != nil {
+		return err
+	}
+	return h.connect(base, root, identity).leave(ctx)
+}
