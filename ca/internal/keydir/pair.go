@@ -39,20 +39,42 @@ func (d Dir) ReadPair(name string, passphrase []byte) (Pair, error) {
 
 // EncodePair returns p as PEM, the key as PKCS #8.
 func EncodePair(p Pair, passphrase []byte) ([]byte, error) {
+	b, err := EncodeKey(p.Key, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	return append(b, EncodeCert(p.Cert)...), nil
+}
+
+// EncodeKey returns the key as PEM, in PKCS #8, encrypted when there is a passphrase.
+func EncodeKey(key crypto.Signer, passphrase []byte) ([]byte, error) {
 	opts := []pemutil.Options{pemutil.WithPKCS8(true)}
 	if len(passphrase) > 0 {
 		opts = append(opts, pemutil.WithPassword(passphrase))
 	}
-	block, err := pemutil.Serialize(p.Key, opts...)
+	block, err := pemutil.Serialize(key, opts...)
 	if err != nil {
 		return nil, err
 	}
-	return append(pem.EncodeToMemory(block), EncodeCert(p.Cert)...), nil
+	return pem.EncodeToMemory(block), nil
 }
 
 // EncodeCert returns c as PEM.
 func EncodeCert(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
+// ParseCert reads PEM with exactly one certificate.
+func ParseCert(b []byte) (*x509.Certificate, error) {
+	block, rest := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("it is damaged: it should hold one certificate and nothing else")
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("its certificate cannot be read: %w", err)
+	}
+	return c, nil
 }
 
 // ParsePair reads PEM with exactly one private key and one certificate, which belong together.
@@ -73,7 +95,7 @@ func ParsePair(b, passphrase []byte) (Pair, error) {
 	if len(keys) != 1 || len(certs) != 1 || len(bytes.TrimSpace(b)) > 0 {
 		return Pair{}, fmt.Errorf("it is damaged: it holds %d keys and %d certificates, and should hold one of each and nothing else", len(keys), len(certs))
 	}
-	key, err := parseKey(keys[0], passphrase)
+	key, err := ParseKey(keys[0], passphrase)
 	if err != nil {
 		return Pair{}, err
 	}
@@ -87,8 +109,8 @@ func ParsePair(b, passphrase []byte) (Pair, error) {
 	return Pair{Cert: cert, Key: key}, nil
 }
 
-// parseKey reads a private key that can sign. It never prompts.
-func parseKey(b, passphrase []byte) (crypto.Signer, error) {
+// ParseKey reads PEM with a private key that can sign. It never prompts.
+func ParseKey(b, passphrase []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(b)
 	encrypted := block != nil && (block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "")
 	if encrypted && len(passphrase) == 0 {
