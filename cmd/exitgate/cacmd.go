@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -101,7 +102,7 @@ func printCA(c *cobra.Command, s web.CAState, output string) error {
 		rows = append(rows, []string{"keys", "root: " + plain(s.RootKey) + ", issuer: " + plain(s.Key)})
 	}
 	if len(s.Past) > 0 {
-		rows = append(rows, []string{"past", fmt.Sprintf("%d roots that hosts should trust no more", len(s.Past))})
+		rows = append(rows, []string{"past", "roots that hosts should trust no more: " + strconv.Itoa(len(s.Past))})
 	}
 	for _, concern := range s.Concerns {
 		rows = append(rows, []string{"SEE TO", plain(concern)})
