@@ -14,7 +14,7 @@ import (
 )
 
 // A KV keeps bytes under keys in buckets, for all gateways that share it. A bucket is a short lower-case name and
-// needs no making. Values are the caller's: neither side changes one after it was handed over.
+// needs no making, a key has 1 to 1024 bytes. Neither side changes a value after it was handed over.
 type KV interface {
 	// Get returns the value under key, and whether there is one.
 	Get(ctx context.Context, bucket string, key []byte) (value []byte, found bool, err error)
@@ -33,6 +33,9 @@ const (
 	bucketRevoked = "revoked_x509_certs" // revocations by decimal serial: JSON
 )
 
+// maxKey bounds a key, in bytes. Longer ones come from strangers only, who ask for what cannot be there.
+const maxKey = 1024
+
 // kvTimeout bounds one operation, since smallstep's interface carries no context.
 const kvTimeout = 5 * time.Second
 
@@ -50,6 +53,9 @@ func kvContext() (context.Context, context.CancelFunc) {
 
 // Get implements database.DB.
 func (s nosqlKV) Get(bucket, key []byte) ([]byte, error) {
+	if len(key) == 0 || len(key) > maxKey {
+		return nil, database.ErrNotFound
+	}
 	ctx, cancel := kvContext()
 	defer cancel()
 	v, found, err := s.kv.Get(ctx, string(bucket), key)

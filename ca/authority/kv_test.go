@@ -106,6 +106,9 @@ func TestNoSQL(t *testing.T) {
 	if _, err := s.Get(b, key); !database.IsErrNotFound(err) {
 		t.Errorf("nothing there: %v", err)
 	}
+	if _, err := s.Get(b, make([]byte, maxKey+1)); !database.IsErrNotFound(err) {
+		t.Errorf("a key that is too long: %v", err)
+	}
 	if err := s.Set(b, key, []byte("1")); err != nil {
 		t.Error(err)
 	}
