@@ -219,6 +219,8 @@ func (f found) advice(out string, err error) string {
 		return f.fix
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("it gave no answer within %s: try again when the host has less to do, then see whether the gateway can be reached", checkTime)
+	case distant.MatchString(out) && f.far != "":
+		return f.far
 	case distant.MatchString(out):
 		return "see whether the gateway can be reached: curl -v through the same proxy"
 	}

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (h Host) runner() Runner {
 	if h.Run != nil {
 		return h.Run
 	}
-	return localRunner{string(h.tree())}
+	return localRunner{string(h.tree()), cmp.Or(h.Home, "/")}
 }
 
 // Preflight returns an error when Install is bound to fail: no root rights, no store, a directory that cannot be

@@ -17,6 +17,7 @@ type program struct {
 	reads     []string       // variables that name its roots, the strongest first
 	otherwise string         // where it has its roots from without them
 	fix       string
+	far       string // what to do when it could not connect; "": see whether the gateway can be reached
 	untried   string // why it is not tried
 }
 
@@ -41,7 +42,7 @@ func programs() []program {
 			fix:  "let CURL_CA_BUNDLE name the system's bundle, or unset it" + again},
 		{name: "wget", names: []string{"wget"}, version: v, otherwise: systemStore,
 			args: func(p probe) []string {
-				return []string{"-q", "-O", p.dir + "/wget.out", "--tries=1", "--timeout=9", p.url}
+				return []string{"-nv", "-O", p.dir + "/wget.out", "--tries=1", "--timeout=9", p.url}
 			},
 			fix: "look for ca_certificate in /etc/wgetrc and ~/.wgetrc, and run exitgate enroll again"},
 		{name: "openssl", names: []string{"openssl"}, version: []string{"version"}, reads: []string{"SSL_CERT_FILE"}, otherwise: systemStore,
@@ -133,5 +134,6 @@ s.on('error', e => { console.log(e.code, e.message); process.exit(1); });`, p.po
 func java() program {
 	return program{name: "java", otherwise: "its cacerts", ok: regexp.MustCompile(` answered \d`),
 		args: func(p probe) []string { return []string{"-XX:TieredStopAtLevel=1", "-cp", p.dir, "Probe", p.url} },
-		fix:  "run exitgate enroll again: the root is not in the cacerts of this Java; a keystore with its own password needs keytool by hand"}
+		fix:  "run exitgate enroll again: the root is not in the cacerts of this Java; a keystore with its own password needs keytool by hand",
+		far:  "see whether net.properties of this Java names the proxy, since it reads no variable: exitgate enroll writes it"}
 }

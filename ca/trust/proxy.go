@@ -60,6 +60,8 @@ func proxyURL(s string) (*url.URL, error) {
 		return nil, errors.New("it has more than a host and a port")
 	case u.Hostname() == "" || u.Port() == "":
 		return nil, errors.New("give a host and a port")
+	case strings.TrimSuffix(s, "/") != u.Scheme+"://"+u.Host:
+		return nil, errors.New("it is not written as http://HOST:PORT")
 	}
 	if a, err := netip.ParseAddr(u.Hostname()); err == nil && a.Zone() == "" {
 		return u, nil

@@ -31,14 +31,14 @@ const maxOutput = 64 << 10
 
 // A localRunner runs commands on this machine, with root as their root directory. They inherit no variable, so a
 // token in ours is not handed on.
-type localRunner struct{ root string }
+type localRunner struct{ root, home string }
 
 // Run implements Runner.
 func (l localRunner) Run(ctx context.Context, c Command) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/", "XDG_RUNTIME_DIR=" + userRuntime()}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=" + l.home, "XDG_RUNTIME_DIR=" + userRuntime()}
 	cmd.Stdin = bytes.NewReader(c.Stdin)
 	var out bounded
 	cmd.Stdout, cmd.Stderr = &out, &out

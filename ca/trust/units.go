@@ -11,6 +11,9 @@ func (h Host) HasSystemd() bool { return (&run{h: h, t: h.tree()}).hasSystemd() 
 
 // hasSystemd reports whether the host is one that systemd manages, running or not.
 func (x *run) hasSystemd() bool {
+	if x.h.Home != "" {
+		return x.booted() // a user's units cannot be enabled without the user's own manager
+	}
 	_, ok := x.t.look("systemctl")
 	return ok && x.t.isDir("/etc/systemd")
 }

@@ -65,6 +65,9 @@ jlink --add-modules java.base,java.naming,jdk.crypto.ec --output /opt/jdk-small
 mkdir -p /root/.pki/nssdb && certutil -N --empty-password -d sql:/root/.pki/nssdb
 update-ca-certificates --fresh >/dev/null 2>&1
 snap before
+echo "== nobody trusts it yet"
+! exitgate trust check --url https://probe.exitgate.internal/ --proxy "$PROXY" -o json >/tmp/untrusted.json
+grep -B3 -A4 '"result": "ok"' /tmp/untrusted.json && echo "== trusted too early"
 echo "== enroll"
 exitgate enroll --gateway "$GATEWAY" --fingerprint "$FINGERPRINT" --name scratch-1
 snap after
@@ -84,7 +87,7 @@ diff /tmp/before /tmp/end && echo "== as it was"
 
 func TestEnrolScratchHost(t *testing.T) {
 	g := enrolltest.New(t)
-	out, err := scratchHost(t, enrolScript, "GATEWAY="+g.URL, "FINGERPRINT="+g.Fingerprint, "EXITGATE_TOKEN="+g.Token(1))
+	out, err := scratchHost(t, enrolScript, "GATEWAY="+g.URL, "FINGERPRINT="+g.Fingerprint, "EXITGATE_TOKEN="+g.Token(1), "PROXY="+g.Proxy.URL)
 	t.Log(out)
 	if err != nil {
 		t.Fatal(err)
@@ -92,8 +95,70 @@ func TestEnrolScratchHost(t *testing.T) {
 	if !strings.Contains(out, "== as it was") {
 		t.Error("the host is not as it was")
 	}
-	if strings.Contains(out, "failed") {
-		t.Error("a runtime does not accept the gateway")
+	_, checked, _ := strings.Cut(out, "== trust check")
+	if strings.Contains(checked, "failed") || strings.Contains(out, "trusted too early") {
+		t.Error("a runtime does not accept the gateway, or accepted it before it was told to")
+	}
+	for _, name := range []string{"curl", "wget", "openssl", "gnutls", "python ssl", "node", "npm", "git", "go", "java", "chromium", "apt"} {
+		if !strings.Contains(checked, "\n"+name+" ") && !strings.Contains(checked, "\n        "+name+" ") {
+			t.Errorf("%s was not tried", name)
+		}
+	}
+}
+
+// secretIn looks for a token in the argument vectors of all processes, and in the environment of those that are exitgate.
+func secretIn(t *testing.T, token string) (where []string) {
+	t.Helper()
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil || len(procs) < 2 {
+		t.Fatalf("no processes are seen: %v", err)
+	}
+	for _, p := range procs {
+		args, _ := os.ReadFile(p + "/cmdline") // gone meanwhile
+		env, _ := os.ReadFile(p + "/environ")
+		comm, _ := os.ReadFile(p + "/comm")
+		if strings.Contains(string(args), token) || strings.Contains(string(env), token) && string(comm) == "exitgate\n" {
+			where = append(where, fmt.Sprintf("%s: %q", p, args))
+		}
+	}
+	return where
+}
+
+// TestProcessList looks at the processes of the machine while a host waits for the gateway's answer to its token.
+func TestProcessList(t *testing.T) {
+	for _, args := range [][]string{{"--token", "TOKEN"}, {"--token=TOKEN"}, {"--token", "-"}} {
+		g := enrolltest.New(t)
+		token := g.Token(1)
+		looked := false
+		g.Before = func(path string) {
+			if path != "/enroll/v1/token" {
+				return
+			}
+			looked = true
+			if where := secretIn(t, token); len(where) > 0 {
+				t.Errorf("%v: the token is seen in %v", args, where)
+			}
+		}
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "TOKEN", token)
+		}
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(t.TempDir(), "exitgate")
+		if err := os.Symlink(self, link); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), link, append([]string{"enroll", "--user", "--gateway", g.URL, "--fingerprint", g.Fingerprint}, args...)...)
+		cmd.Env = []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
+		cmd.Stdin = strings.NewReader(token + "\n")
+		if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), token) {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+		if !looked {
+			t.Error("the token never came")
+		}
 	}
 }
 
@@ -145,6 +210,11 @@ func TestPasteCommand(t *testing.T) {
 	unlock()
 	sum := fmt.Sprintf("%x", sha256.Sum256(enroll.Script()))
 	token := g.Token(3)
+	g.Before = func(string) {
+		if where := secretIn(t, token); len(where) > 0 {
+			t.Errorf("the token is seen in %v", where)
+		}
+	}
 	out, err := scratchHost(t, "mkdir /tmp/shell; cat >/tmp/script.sh <<'END_OF_SCRIPT'\n"+string(enroll.Script())+"END_OF_SCRIPT\n"+pasteScript,
 		"GATEWAY="+g.URL, "FINGERPRINT="+g.Fingerprint, "TOKEN="+token, "USED="+g.Token(0), "SUM="+sum, "COMMAND="+enroll.Command(g.URL, g.Fingerprint, sum),
 		"BARE="+bare.URL, "BARE_FINGERPRINT="+bare.Fingerprint, "BARE_COMMAND="+enroll.Command(bare.URL, bare.Fingerprint, sum))

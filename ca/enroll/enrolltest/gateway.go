@@ -43,6 +43,9 @@ type Gateway struct {
 	root        pair
 	issuer      pair
 
+	// Before, when it is set before the first request, is called for each, while the host waits.
+	Before func(path string)
+
 	mu       sync.Mutex // guards what follows
 	Fail     map[string]int
 	Date     string            // in place of the time, when set
@@ -161,6 +164,9 @@ func problem(w http.ResponseWriter, status int, format string, args ...any) {
 
 // ServeHTTP implements http.Handler: the routes of the listener.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if g.Before != nil {
+		g.Before(r.URL.Path)
+	}
 	defer g.Lock()()
 	g.Asked = append(g.Asked, r.Method+" "+r.URL.Path)
 	if g.Date != "" {
