@@ -154,10 +154,12 @@ func (p *past) Follow(ctx context.Context, query string, ready func(), emit func
 	}
 }
 
-type because string
+type because struct {
+	Why string `json:"why"`
+}
 
 func (b because) WriteText(w io.Writer) error {
-	_, err := io.WriteString(w, string(b))
+	_, err := io.WriteString(w, b.Why)
 	return err
 }
 
@@ -212,7 +214,7 @@ func newAdmin(t *testing.T, ledger *memory) *bench {
 		},
 		Explain: func(_ context.Context, q *exitgate.Question) (Explanation, error) {
 			b.asked = q
-			return because("because"), nil
+			return because{"because"}, nil
 		},
 		Status: func(context.Context) Status { return Status{Gateway: "gate-1"} },
 		Reload: func(context.Context) error { return b.loadErr },
@@ -302,7 +304,9 @@ func (b *bench) do(t *testing.T, method, path, body string, header ...string) an
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answered{res.StatusCode, res.Header, string(out)}
+	a := answered{res.StatusCode, res.Header, string(out)}
+	asDocumented(t, r, a)
+	return a
 }
 
 // want is do, and fails t unless the answer has the status and the text.
