@@ -88,6 +88,7 @@ type Grant struct {
 	By     string    `json:"by" yaml:"by"`                // who
 	At     time.Time `json:"at,omitzero" yaml:"at"`       // when it was made
 	Until  time.Time `json:"until,omitzero" yaml:"until"` // when it ends; zero: does not
+	Lease  string    `json:"lease,omitempty" yaml:"-"`    // "30d": it ends when it was not used or renewed for so long
 	Source string    `json:"source,omitempty" yaml:"-"`   // file:line, or "store"
 }
 

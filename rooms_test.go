@@ -28,6 +28,7 @@ var heavy = map[string][]string{
 	"github.com/jackc/pgx":             {"storage/postgres"},
 	"modernc.org/sqlite":               {"storage/sqlite"},
 	"github.com/prometheus/":           {"web"},
+	"github.com/pb33f/":                {"web"}, // in its tests only
 	"github.com/spf13/cobra":           {"cmd", "policy"},
 }
 

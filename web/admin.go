@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,18 +14,6 @@ import (
 
 	"github.com/exitgate/exitgate"
 )
-
-// A Ledger keeps what somebody may change while the gateway runs: grants or exemptions. The store's part of it is
-// written by Put and Remove; List also returns what stands in files.
-type Ledger[T any] interface {
-	// List returns all that the policy has loaded, in the order of their IDs.
-	List(ctx context.Context) ([]T, error)
-	// Put writes one entry, new or in place of the entry of the same ID.
-	Put(ctx context.Context, entry T, c Change) error
-	// Remove removes the entry of that ID. An entry that stands in a file is a Conflict whose error names the
-	// file; one that is nowhere is NotFound.
-	Remove(ctx context.Context, id string, c Change) error
-}
 
 // Flows finds what was recorded.
 type Flows interface {
@@ -45,55 +32,71 @@ type Explanation interface {
 	WriteText(w io.Writer) error
 }
 
-// A Change says who changes something, when and why.
-type Change struct {
-	At     time.Time
-	Who    string // the user of the process that asked for it; never empty
-	Reason string // never empty
-}
-
-// An Entry is one line of the audit trail.
-type Entry struct {
-	Seq    int64           `json:"seq"` // rises with each entry; may have gaps
-	At     time.Time       `json:"at"`
-	Who    string          `json:"who"`
-	Action string          `json:"action"` // grant.put, grant.remove, exemption.put, exemption.remove
-	Object string          `json:"object"` // the ID of what was changed
-	Reason string          `json:"reason"`
-	Value  json.RawMessage `json:"value"` // the entry as it was put, or as it was before it was removed
-}
-
-// Admin is the administrative API. All functions and ledgers are required but for CA, Logger and Now.
+// Admin is the administrative API. All functions are required but where it says otherwise.
 type Admin struct {
-	Grants     Ledger[exitgate.Grant]
-	Exemptions Ledger[exitgate.Exemption]
+	Mirror *Mirror // opened
+	Files  Files
 	// CheckGrant and CheckExemption bring an entry that is made now into its one form, or say what is wrong with
 	// it.
 	CheckGrant     func(g *exitgate.Grant, now time.Time) error
 	CheckExemption func(x *exitgate.Exemption, now time.Time) error
-	// Apply loads what the ledgers hold into the policy. After an error the policy is as before.
-	Apply func(context.Context) error
+	// GrantFor makes the grant that covers a URL and nothing else; its subject, methods and origin are empty.
+	GrantFor func(url string) (exitgate.Grant, error)
 
 	Flows   Flows
 	Explain func(context.Context, *exitgate.Question) (Explanation, error)
-	// Host returns the host of that name.
-	Host func(name string) (exitgate.Host, bool)
 
-	Status func(context.Context) Status
-	Reload func(context.Context) error // of configuration and policy, as SIGHUP does
-	Audit  func(ctx context.Context, limit int) ([]Entry, error)
-	CA     CA // nil: none
+	Status     func(context.Context) Status
+	Reload     func(context.Context) error // of configuration and policy, as SIGHUP does
+	Trust      func(context.Context) (Trust, error)
+	Proxy      func(context.Context) (ProxySettings, error)
+	Uses       *Uses       // nil: none are told
+	Identities *Identities // nil: none are told
+	CA         CA          // nil: none
 
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
 
-	change sync.Mutex // held from a ledger's write to the end of its Apply: changes come one after the other
+	change   sync.Mutex // held for a whole change: they come one after the other
+	failures Limiter    // of tokens that are not valid
 }
 
-// Serve answers on l, a Unix socket, until ctx ends, and then gives requests that are under way a moment to end.
+// Trust is what a host has to trust.
+type Trust struct {
+	Roots        string   `json:"roots"`        // the interception roots in force, PEM; during a rotation both
+	Fingerprints []string `json:"fingerprints"` // of each, SHA-256 of the DER in hex
+	Identity     string   `json:"identity"`     // fingerprint of the identity root, by which a host knows the gateway; "" none
+	Enroll       string   `json:"enroll"`       // URL of the listener that hosts enrol with; "" none
+}
+
+// ProxySettings are what a host sets to use the gateway.
+type ProxySettings struct {
+	HTTP    string   `json:"http"`  // URL of the proxy for http destinations
+	HTTPS   string   `json:"https"` // for https destinations
+	PACURL  string   `json:"pac_url"`
+	NoProxy []string `json:"no_proxy"`
+}
+
+// Serve answers on l, a Unix socket, until ctx ends, and then gives requests that are under way a moment to end. Who
+// connects may do everything, and is who the kernel says.
 func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
+	h := a.handler(func(r *http.Request) (Principal, error) {
+		return Principal{Who: peer(r.Context()), Role: RoleAdmin, Local: true}, nil
+	})
+	return a.serve(ctx, l, h)
+}
+
+// ServeRemote answers on l, a TLS listener, whoever presents an API token, within its role.
+func (a *Admin) ServeRemote(ctx context.Context, l net.Listener) error {
+	return a.serve(ctx, l, a.Remote())
+}
+
+// Remote is the handler of ServeRemote.
+func (a *Admin) Remote() http.Handler { return a.handler(a.bearer) }
+
+func (a *Admin) serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{
-		Handler:           a.Handler(),
+		Handler:           h,
 		ConnContext:       withPeer,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
@@ -127,43 +130,6 @@ func serveUntil(ctx context.Context, s *http.Server, l net.Listener) error {
 	return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 }
 
-// Handler returns the API.
-func (a *Admin) Handler() http.Handler {
-	m := http.NewServeMux()
-	route := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
-		m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Cache-Control", "no-store")
-			if err := h(w, r); err != nil {
-				fail(w, r, a.log(), err)
-			}
-		})
-	}
-	grants, exemptions := a.grantBook(), a.exemptionBook()
-	route("GET /v1/grants", grants.list)
-	route("POST /v1/grants", grants.add)
-	route("DELETE /v1/grants/{id}", grants.remove)
-	route("GET /v1/exemptions", exemptions.list)
-	route("POST /v1/exemptions", exemptions.add)
-	route("DELETE /v1/exemptions/{id}", exemptions.remove)
-	route("GET /v1/flows", a.flows)
-	route("GET /v1/flows/{id}", a.flow)
-	route("POST /v1/explain", a.explain)
-	route("GET /v1/status", func(w http.ResponseWriter, r *http.Request) error {
-		answer(w, http.StatusOK, a.Status(r.Context()))
-		return nil
-	})
-	route("POST /v1/reload", a.reload)
-	route("GET /v1/audit", a.audit)
-	route("GET /v1/ca", a.caState)
-	route("POST /v1/ca/rotate", a.caRotate)
-	route("POST /v1/ca/request", a.caRequest)
-	route("POST /v1/ca/issuer", a.caInstall)
-	route("/", func(_ http.ResponseWriter, r *http.Request) error {
-		return NotFound(fmt.Errorf("%s %.200q: the API has no such path and method", r.Method, r.URL.Path))
-	})
-	return m
-}
-
 func (a *Admin) reload(w http.ResponseWriter, r *http.Request) error {
 	if err := a.Reload(r.Context()); err != nil {
 		return Conflict(err)
@@ -177,7 +143,14 @@ func (a *Admin) audit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := a.Audit(r.Context(), limit)
+	var before int64
+	if s := r.URL.Query().Get("before"); s != "" {
+		if before, err = strconv.ParseInt(s, 10, 64); err != nil || before < 1 {
+			return Invalid(fmt.Errorf("before %.20q: it is the seq of an entry", s))
+		}
+	}
+	q := r.URL.Query()
+	list, err := a.Mirror.Ledger.Audit(r.Context(), AuditFilter{Kind: q.Get("kind"), Object: q.Get("object"), Who: q.Get("who"), Before: before, Limit: limit})
 	if err != nil {
 		return err
 	}

@@ -10,9 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
+	"net/url"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,34 +23,96 @@ import (
 	"github.com/exitgate/exitgate"
 )
 
-// shelf is a ledger in memory.
-type shelf[T any] struct {
-	id      func(T) string
-	entries []T
-	changes []Change
-	err     error // what Put and Remove return
+// memory is a ledger in memory, which several gateways can share.
+type memory struct {
+	mu    sync.Mutex
+	docs  map[object]Document
+	trail []Entry
+	err   error  // what every call returns
+	race  func() // called once, before the next Apply takes effect
 }
 
-func (s *shelf[T]) List(context.Context) ([]T, error) { return s.entries, nil }
+func newMemory() *memory { return &memory{docs: map[object]Document{}} }
 
-func (s *shelf[T]) Put(_ context.Context, entry T, c Change) error {
-	if s.err == nil {
-		s.entries, s.changes = append(s.entries, entry), append(s.changes, c)
-	}
-	return s.err
-}
-
-func (s *shelf[T]) Remove(_ context.Context, id string, c Change) error {
-	if s.err != nil {
-		return s.err
-	}
-	for i, e := range s.entries {
-		if s.id(e) == id {
-			s.entries, s.changes = append(s.entries[:i:i], s.entries[i+1:]...), append(s.changes, c)
-			return nil
+func (m *memory) Documents(_ context.Context, kind string) (out []Document, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.docs {
+		if d.Kind == kind {
+			out = append(out, d)
 		}
 	}
-	return NotFound(fmt.Errorf("no %s", id))
+	return out, m.err
+}
+
+func (m *memory) Document(_ context.Context, kind, id string) (Document, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, ok := m.docs[object{kind, id}]
+	if !ok && m.err == nil {
+		return d, NotFound(fmt.Errorf("no %s %s", kind, id))
+	}
+	return d, m.err
+}
+
+func (m *memory) Apply(_ context.Context, c Change, edits ...Edit) (int64, error) {
+	m.mu.Lock()
+	race := m.race
+	m.race = nil
+	m.mu.Unlock()
+	if race != nil {
+		race()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return 0, m.err
+	}
+	for _, e := range edits {
+		have := m.docs[object{e.Kind, e.ID}].Version
+		if e.If == MustNotExist && have != 0 || e.If > 0 && e.If != have {
+			return 0, fmt.Errorf("%s %s: %w", e.Kind, e.ID, ErrChanged)
+		}
+	}
+	for _, e := range edits {
+		seq, key := int64(len(m.trail)+1), object{e.Kind, e.ID}
+		entry := Entry{Seq: seq, At: c.At, Who: c.Who, Action: e.Kind + ".put", Object: e.ID, Reason: c.Reason, Value: e.Value}
+		if e.Value == nil {
+			entry.Action, entry.Value = e.Kind+".remove", m.docs[key].Value
+			delete(m.docs, key)
+		} else {
+			m.docs[key] = Document{e.Kind, e.ID, seq, e.Value}
+		}
+		m.trail = append(m.trail, entry)
+	}
+	return int64(len(m.trail)), nil
+}
+
+func (m *memory) Revision(context.Context) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(len(m.trail)), m.err
+}
+
+func (m *memory) Audit(_ context.Context, f AuditFilter) (out []Entry, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range slices.Backward(m.trail) {
+		if e.Seq > f.After && (f.Before == 0 || e.Seq < f.Before) && len(out) < f.Limit {
+			out = append(out, e)
+		}
+	}
+	return out, m.err
+}
+
+// actions returns what the trail says, oldest first.
+func (m *memory) actions() (out []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.trail {
+		out = append(out, e.Action+" "+e.Object)
+	}
+	return out
 }
 
 // past has the flows that a test put there.
@@ -91,35 +154,46 @@ func (p *past) Follow(ctx context.Context, query string, ready func(), emit func
 	}
 }
 
-type because string
+type because struct {
+	Why string `json:"why"`
+}
 
 func (b because) WriteText(w io.Writer) error {
-	_, err := io.WriteString(w, string(b))
+	_, err := io.WriteString(w, b.Why)
 	return err
 }
 
 // A bench is the API on a real socket, with parts in memory.
 type bench struct {
 	*Admin
-	grants     *shelf[exitgate.Grant]
-	exemptions *shelf[exitgate.Exemption]
-	past       *past
-	asked      *exitgate.Question // by explain, last
-	applied    int
-	applyErr   error
-	client     *http.Client
+	ledger  *memory
+	past    *past
+	asked   *exitgate.Question // by explain, last
+	loaded  int                // how often something was put in force
+	loadErr error
+	client  *http.Client
+	base    string
+	header  http.Header // of each request
 }
 
-func newBench(t *testing.T) *bench {
-	b := &bench{
-		grants:     &shelf[exitgate.Grant]{id: func(g exitgate.Grant) string { return g.ID }},
-		exemptions: &shelf[exitgate.Exemption]{id: func(x exitgate.Exemption) string { return x.ID }},
-		past:       &past{ended: make(chan *exitgate.Flow)},
-	}
+// newAdmin returns the API of a gateway on a ledger.
+func newAdmin(t *testing.T, ledger *memory) *bench {
+	b := &bench{ledger: ledger, past: &past{ended: make(chan *exitgate.Flow)}, header: http.Header{}}
+	m := &Mirror{Ledger: ledger, Logger: slog.New(slog.DiscardHandler), Load: func(context.Context, []string) error { b.loaded++; return b.loadErr }}
 	b.Admin = &Admin{
-		Grants: b.grants, Exemptions: b.exemptions, Flows: b.past,
+		Mirror: m,
+		Files: Files{
+			Classes: func() []Class { return []Class{{Name: "app", Origin: Origin{Source: "exitgate.yaml"}}} },
+			Hosts: func() []Host {
+				return []Host{{Name: "web-1", Class: "app", Addresses: ranges("192.0.2.1", "192.0.2.128/28"), Origin: Origin{Source: "exitgate.yaml"}}}
+			},
+			Grants: func() []exitgate.Grant {
+				return []exitgate.Grant{{ID: "filed", Class: "app", To: "files.example.com", Source: "grants.yaml:3"}}
+			},
+		},
+		Flows: b.past,
 		CheckGrant: func(g *exitgate.Grant, _ time.Time) error {
-			if g.To == "*.com" {
+			if g.To == "*.com" || g.To == "" {
 				return errors.New("to: *.com covers a public suffix")
 			}
 			g.To = strings.ToLower(g.To)
@@ -131,20 +205,50 @@ func newBench(t *testing.T) *bench {
 			}
 			return nil
 		},
-		Apply: func(context.Context) error { b.applied++; return b.applyErr },
+		GrantFor: func(s string) (exitgate.Grant, error) {
+			u, err := url.Parse(s)
+			if err != nil {
+				return exitgate.Grant{}, err
+			}
+			return exitgate.Grant{To: u.Hostname(), Paths: []string{u.Path + "$"}}, nil
+		},
 		Explain: func(_ context.Context, q *exitgate.Question) (Explanation, error) {
 			b.asked = q
-			return because("because"), nil
-		},
-		Host: func(name string) (exitgate.Host, bool) {
-			return exitgate.Host{Name: name, Class: "app", Addr: netip.MustParseAddr("192.0.2.1")}, name == "web-1"
+			return because{"because"}, nil
 		},
 		Status: func(context.Context) Status { return Status{Gateway: "gate-1"} },
-		Reload: func(context.Context) error { return b.applyErr },
-		Audit:  func(context.Context, int) ([]Entry, error) { return nil, nil },
+		Reload: func(context.Context) error { return b.loadErr },
+		Trust:  func(context.Context) (Trust, error) { return Trust{Roots: "PEM"}, nil },
+		Proxy: func(context.Context) (ProxySettings, error) {
+			return ProxySettings{HTTP: "http://gate.example.com:3128"}, nil
+		},
 		Logger: slog.New(slog.DiscardHandler),
 		Now:    func() time.Time { return time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC) },
 	}
+	if err := m.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func ranges(list ...string) (out []Range) {
+	for _, s := range list {
+		r, err := ParseRange(s)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func newBench(t *testing.T) *bench {
+	b := newAdmin(t, newMemory())
+	b.serveSocket(t)
+	return b
+}
+
+func (b *bench) serveSocket(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -156,7 +260,7 @@ func newBench(t *testing.T) *bench {
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
-	b.client = &http.Client{Transport: tr}
+	b.client, b.base = &http.Client{Transport: tr}, "http://gateway"
 	t.Cleanup(func() {
 		tr.CloseIdleConnections()
 		cancel()
@@ -164,18 +268,32 @@ func newBench(t *testing.T) *bench {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return b
 }
 
-// ask makes one request and returns status, type and body of the answer.
-func (b *bench) ask(t *testing.T, method, path, body string, header ...string) (int, string, string) {
+// answered is what came back.
+type answered struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (a answered) into(t *testing.T, v any) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, "http://gateway"+path, strings.NewReader(body))
+	if err := json.Unmarshal([]byte(a.body), v); err != nil {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+}
+
+// do makes one request.
+func (b *bench) do(t *testing.T, method, path, body string, header ...string) answered {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, b.base+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Header = b.header.Clone()
 	for i := 0; i+1 < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
+		r.Header.Add(header[i], header[i+1])
 	}
 	res, err := b.client.Do(r)
 	if err != nil {
@@ -186,7 +304,26 @@ func (b *bench) ask(t *testing.T, method, path, body string, header ...string) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res.StatusCode, res.Header.Get("Content-Type"), string(out)
+	a := answered{res.StatusCode, res.Header, string(out)}
+	asDocumented(t, r, a)
+	return a
+}
+
+// want is do, and fails t unless the answer has the status and the text.
+func (b *bench) want(t *testing.T, status int, text, method, path, body string, header ...string) answered {
+	t.Helper()
+	a := b.do(t, method, path, body, header...)
+	if a.status != status || !strings.Contains(a.body, text) {
+		t.Fatalf("%s %s %.200s: %d %s, want %d with %q", method, path, body, a.status, a.body, status, text)
+	}
+	return a
+}
+
+// ask makes one request and returns status, type and body of the answer.
+func (b *bench) ask(t *testing.T, method, path, body string, header ...string) (int, string, string) {
+	t.Helper()
+	a := b.do(t, method, path, body, header...)
+	return a.status, a.header.Get("Content-Type"), a.body
 }
 
 const grant = `{"class":"app","to":"API.example.com","reason":"r"}`
@@ -200,7 +337,7 @@ func TestAnswers(t *testing.T) {
 		want               string // in the body
 	}{
 		{"GET", "/v1/status", "", 200, `"gateway":"gate-1"`},
-		{"GET", "/v1/grants", "", 200, `[]`},
+		{"GET", "/v1/grants", "", 200, `"source":"grants.yaml:3"`},
 		{"GET", "/v1/exemptions", "", 200, `[]`},
 		{"GET", "/v1/audit", "", 200, `[]`},
 		{"POST", "/v1/reload", "", 200, `gate-1`},
@@ -217,7 +354,7 @@ func TestAnswers(t *testing.T) {
 		{"POST", "/v1/exemptions", `{"class":"app","to":"a.example.com","reason":"r","until":"2031-01-01T00:00:00Z"}`, 201, `"by":`},
 		{"DELETE", "/v1/grants/none?reason=r", "", 404, "none with this id"},
 		{"DELETE", "/v1/grants/none", "", 400, "needs a reason"},
-		{"PUT", "/v1/grants", grant, 404, "no such path"},
+		{"PUT", "/v1/grants", grant, 405, "this path takes GET, HEAD, POST"},
 		{"GET", "/v2/status", "", 404, "no such path"},
 		{"GET", "/v1/flows", "", 200, `[]`},
 		{"GET", "/v1/flows?limit=0", "", 400, "limit"},
@@ -263,14 +400,11 @@ func TestAuthor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status != 201 || len(b.grants.entries) != 1 {
-		t.Fatalf("%d %s", status, body)
+	if g := b.Mirror.Grants.List(); status != 201 || len(g) != 1 || g[0].By != me.Username || g[0].At.Year() != 2030 || g[0].Source != "" {
+		t.Fatalf("%d %s: %+v", status, body, g)
 	}
-	if g := b.grants.entries[0]; g.By != me.Username || g.At.Year() != 2030 || g.Source != "store" {
-		t.Errorf("by %q at %v from %q", g.By, g.At, g.Source)
-	}
-	if c := b.grants.changes[0]; c.Who != me.Username || c.Reason != "why" || c.At.Year() != 2030 {
-		t.Errorf("change %+v", c)
+	if e := b.ledger.trail[0]; e.Who != me.Username || e.Reason != "why" || e.At.Year() != 2030 {
+		t.Errorf("entry %+v", e)
 	}
 }
 
@@ -289,8 +423,8 @@ func TestNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != 403 || len(b.grants.entries) != 0 {
-		t.Errorf("%s, %d grants", res.Status, len(b.grants.entries))
+	if res.StatusCode != 403 || len(b.ledger.trail) != 0 {
+		t.Errorf("%s, trail %v", res.Status, b.ledger.actions())
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -298,28 +432,32 @@ func TestNobody(t *testing.T) {
 	}
 }
 
-// TestNothingChanged holds that a change that cannot be loaded leaves the store as it was.
+// TestNothingChanged holds that a change that cannot be loaded leaves the ledger as it was.
 func TestNothingChanged(t *testing.T) {
 	b := newBench(t)
-	b.applyErr = errors.New("rego_parse_error")
-	status, _, body := b.ask(t, "POST", "/v1/grants", grant)
-	if status != 409 || !strings.Contains(body, "rego_parse_error") || !strings.Contains(body, "nothing was changed") || len(b.grants.entries) != 0 {
-		t.Errorf("add: %d %s, %d grants", status, body, len(b.grants.entries))
+	b.want(t, 201, "", "POST", "/v1/grants", `{"id":"g1","class":"app","to":"a.example.com","reason":"r"}`)
+	b.loadErr = errors.New("rego_parse_error")
+	for _, c := range [][3]string{
+		{"POST", "/v1/grants", grant},
+		{"PUT", "/v1/grants/g1", grant},
+		{"DELETE", "/v1/grants/g1?reason=r", ""},
+	} {
+		body := b.want(t, 409, "rego_parse_error", c[0], c[1], c[2]).body
+		if g := b.Mirror.Grants.List(); !strings.Contains(body, "nothing was changed") || len(g) != 1 || g[0].To != "a.example.com" {
+			t.Errorf("%v: %s, %+v", c, body, g)
+		}
 	}
-	b.grants.entries = []exitgate.Grant{{ID: "g1"}}
-	status, _, body = b.ask(t, "DELETE", "/v1/grants/g1?reason=r", "")
-	if status != 409 || len(b.grants.entries) != 1 {
-		t.Errorf("remove: %d %s, %d grants", status, body, len(b.grants.entries))
-	}
-	b.applyErr, b.grants.err = nil, errors.New("disk is full")
-	before := b.applied
-	status, _, body = b.ask(t, "POST", "/v1/grants", grant)
-	if status != 500 || !strings.Contains(body, "disk is full") || b.applied != before {
-		t.Errorf("store: %d %s, applied %d times", status, body, b.applied-before)
+	b.loadErr = nil
+	b.want(t, 200, "", "PUT", "/v1/grants/g1", grant)
+	b.ledger.err = errors.New("disk is full")
+	before := b.loaded
+	b.want(t, 503, "disk is full", "POST", "/v1/grants", grant)
+	if b.loaded != before || len(b.Mirror.Grants.List()) != 1 {
+		t.Errorf("loaded %d times, %d grants", b.loaded-before, len(b.Mirror.Grants.List()))
 	}
 }
 
-// TestChangesAtOnce holds that changes come one after the other: each is applied, and one ID is given once.
+// TestChangesAtOnce holds that changes come one after the other: each is loaded, and one ID is given once.
 func TestChangesAtOnce(t *testing.T) {
 	b := newBench(t)
 	var made atomic.Int32
@@ -333,17 +471,8 @@ func TestChangesAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if made.Load() != 20 || len(b.grants.entries) != 20 || b.applied != 20 {
-		t.Errorf("%d made, %d kept, %d applied, want 20", made.Load(), len(b.grants.entries), b.applied)
-	}
-}
-
-func TestSameID(t *testing.T) {
-	b := newBench(t)
-	b.grants.entries = []exitgate.Grant{{ID: "g1", To: "first.example.com"}}
-	status, _, body := b.ask(t, "POST", "/v1/grants", `{"id":"g1","class":"app","to":"second.example.com","reason":"r"}`)
-	if status != 409 || len(b.grants.entries) != 1 || b.grants.entries[0].To != "first.example.com" {
-		t.Errorf("%d %s: %+v", status, body, b.grants.entries)
+	if n := len(b.Mirror.Grants.List()); made.Load() != 20 || n != 20 || b.loaded != 20 {
+		t.Errorf("%d made, %d kept, %d loaded, want 20", made.Load(), n, b.loaded)
 	}
 }
 

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -155,7 +157,7 @@ func (a *Admin) caChange(w http.ResponseWriter, r *http.Request, in any, reason 
 		return err
 	}
 	c.Reason = reason()
-	if err := needReason(c.Reason); err != nil {
+	if err := checkReason(c.Reason); err != nil {
 		return Invalid(fmt.Errorf("change the CA: %w", err))
 	}
 	a.change.Lock()
@@ -163,15 +165,31 @@ func (a *Admin) caChange(w http.ResponseWriter, r *http.Request, in any, reason 
 	if err := do(c); err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, a.CA.State())
+	state := a.CA.State()
+	if err := a.noteCA(context.WithoutCancel(r.Context()), c, state); err != nil {
+		return fmt.Errorf("the CA was changed, and the audit trail does not say so: %w", err)
+	}
+	answer(w, http.StatusOK, state)
 	return nil
 }
 
-// caAuthor returns who changes the CA, and when.
-func (a *Admin) caAuthor(r *http.Request) (Change, error) {
-	c := Change{Who: peer(r.Context()), At: a.now().Truncate(time.Second)}
-	if c.Who == "" {
-		return c, problem(http.StatusForbidden, errors.New("a change needs somebody who answers for it, and the system did not say which user is asking"))
+// KindCA is the kind of the document that says how the CA was left by the last change: the audit trail has them all.
+const KindCA = "ca"
+
+func (a *Admin) noteCA(ctx context.Context, c Change, state CAState) error {
+	value, err := json.Marshal(state)
+	if err != nil {
+		return err
 	}
-	return c, nil
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err = a.Mirror.Ledger.Apply(ctx, c, Edit{Kind: KindCA, ID: "interception", Value: value})
+	return err
+}
+
+// caAuthor returns who changes the CA, and when.
+func (a *Admin) caAuthor(r *http.Request) (c Change, err error) {
+	c.At = a.now().Truncate(time.Second)
+	c.Who, err = principal(r).change()
+	return c, err
 }

@@ -107,6 +107,9 @@ func (a *Admin) question(r *http.Request, h Hypothesis) (*exitgate.Question, err
 	if h.Flow == "" {
 		return a.imagine(h)
 	}
+	if err := principal(r).may(mayTrail); err != nil {
+		return nil, err // what a flow asked for is in the answer
+	}
 	if h != (Hypothesis{Flow: h.Flow}) {
 		return nil, Invalid(errors.New("explain: give a flow, or a host or class with a URL, not both"))
 	}
@@ -157,9 +160,13 @@ func (a *Admin) asker(h Hypothesis) (exitgate.Host, error) {
 	case h.Class != "":
 		return exitgate.Host{Class: h.Class}, nil
 	}
-	host, ok := a.Host(h.Host)
+	known, ok := a.HostNamed(h.Host)
 	if !ok {
-		return host, NotFound(fmt.Errorf("explain: no host is named %.100q; the configuration lists the hosts", h.Host))
+		return exitgate.Host{}, NotFound(fmt.Errorf("explain: no host is named %.100q; exitgate host list names them", h.Host))
+	}
+	host := exitgate.Host{Name: known.Name, Class: known.Class, By: exitgate.ByToken}
+	if len(known.Addresses) > 0 {
+		host.Addr, host.By = known.Addresses[0].Addr(), exitgate.ByAddress
 	}
 	return host, nil
 }

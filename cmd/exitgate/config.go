@@ -16,6 +16,11 @@ type Config struct {
 	Gateway string `yaml:"gateway"`
 	// Where the gateway listens. A change needs a restart.
 	Listen Listen `yaml:"listen"`
+	// The API over TLS (listen.api).
+	API API `yaml:"api"`
+	// The name or address by which hosts and tools reach this gateway, where they are told so. Default: the name
+	// of the machine.
+	PublicName string `yaml:"public_name"`
 	// The hosts that are known, and their classes. Everybody else is of class unknown, which the base policy
 	// refuses. The most specific address wins.
 	Hosts []HostEntry `yaml:"hosts"`
@@ -55,6 +60,18 @@ type Listen struct {
 	Proxy HostPort `yaml:"proxy"`
 	// Metrics, /livez and /readyz for machines, as address:port; "off" for none.
 	Admin HostPort `yaml:"admin"`
+	// The API over TLS, for those who have an API token, as address:port; "off" (the default) for none. It is not
+	// for the network that hosts are in.
+	API HostPort `yaml:"api"`
+}
+
+// API configures the API over TLS.
+type API struct {
+	// The certificate that the listener shows, and the chain that leads to its root (PEM). It is read again by a
+	// reload. Default: one under the gateway's identity root.
+	Certificate string `yaml:"certificate"`
+	// Its private key (PEM).
+	Key string `yaml:"key"`
 }
 
 // HostEntry is one known host.

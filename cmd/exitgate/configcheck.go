@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,6 +54,10 @@ func (f *configFile) checkTop(c *Config) {
 	if c.Listen.Proxy == "off" {
 		f.add("listen.proxy", "listen.proxy: it cannot be off: a gateway without a way in carries nothing")
 	}
+	f.checkAPI(c)
+	if c.PublicName != "" && checkDomain(c.PublicName) != nil && net.ParseIP(c.PublicName) == nil {
+		f.add("public_name", "public_name: %.80q is neither a name nor an address", c.PublicName)
+	}
 	if c.Store.URL != "" && c.Store.URLFile != "" {
 		f.add("store.url_file", "store.url_file: store.url is set as well; set one of them")
 	}
@@ -67,6 +72,18 @@ func (f *configFile) checkTop(c *Config) {
 	c.loaded.storeURL = StoreURL(bytes.TrimSpace(b))
 	if err := checkStoreURL(string(c.loaded.storeURL)); err != nil {
 		f.add("store.url_file", "store.url_file: what is in %s is not the URL of a store: %v", c.Store.URLFile, err)
+	}
+}
+
+func (f *configFile) checkAPI(c *Config) {
+	if (c.API.Certificate == "") != (c.API.Key == "") {
+		f.add("api", "api: certificate and key belong together; set both or neither")
+	} else if c.API.Certificate != "" {
+		pair, err := tls.LoadX509KeyPair(f.path(c.API.Certificate), f.path(c.API.Key))
+		if err != nil {
+			f.add("api.certificate", "api.certificate: %v", err)
+		}
+		c.loaded.apiCertificate = &pair
 	}
 }
 

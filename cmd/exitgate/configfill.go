@@ -21,6 +21,8 @@ type loaded struct {
 	storeURL     StoreURL // from store.url_file
 	roots        [][]byte // PEM, from upstream.roots
 	certificates map[string]*tls.Certificate
+
+	apiCertificate *tls.Certificate // from api.certificate and api.key; nil: none
 }
 
 // starterConfig is the configuration without a file: the machine itself is host localhost, of class local, which has
@@ -57,6 +59,8 @@ func (c *Config) complete(dir string) *Config {
 	c.Gateway = cmp.Or(c.Gateway, "exitgate")
 	c.Listen.Proxy = cmp.Or(c.Listen.Proxy, "127.0.0.1:3128")
 	c.Listen.Admin = cmp.Or(c.Listen.Admin, "127.0.0.1:9128")
+	c.Listen.API = cmp.Or(c.Listen.API, "off")
+	c.API.Certificate, c.API.Key = relativeTo(dir, c.API.Certificate), relativeTo(dir, c.API.Key)
 	c.Policy.Dir = cmp.Or(relativeTo(dir, c.Policy.Dir), filepath.Join(c.DataDir, "policy"))
 	c.Store.URLFile = relativeTo(dir, c.Store.URLFile)
 	if path, ok := strings.CutPrefix(string(c.Store.URL), "sqlite:"); ok {

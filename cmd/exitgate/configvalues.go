@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/exitgate/exitgate/web"
 )
 
 // The values that configuration is made of. Each is a string as it was written, checked by checkValue when the file
@@ -182,19 +184,8 @@ func parseSize(s string) (int64, error) {
 	return n * unit, nil
 }
 
-// parseDuration reads what time.ParseDuration reads, and whole days: 30d.
-func parseDuration(s string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n <= 36500 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return 0, errors.New("it is not a time span such as 30s, 5m, 1h30m or 2d")
-	}
-	return d, nil
-}
+// parseDuration reads what time.ParseDuration reads, and days: 30d.
+func parseDuration(s string) (time.Duration, error) { return web.ParseDuration(s) }
 
 func (p Prefix) value() netip.Prefix { v, _ := parsePrefix(string(p)); return v }
 
@@ -208,37 +199,10 @@ func (d Duration) value() time.Duration { v, _ := parseDuration(string(d)); retu
 
 func (d Digest) value() (v [32]byte) { hex.Decode(v[:], []byte(d)); return v }
 
-// didYouMean returns ", did you mean X?" when one of the words is near to s.
+// didYouMean returns "; did you mean X?" when one of the words is near to s.
 func didYouMean(s string, words []string) string {
-	best, at := 3, ""
-	for _, w := range words {
-		if d := distance(strings.ToLower(s), w); d < best && d < len(w) {
-			best, at = d, w
-		}
+	if near := web.Nearest(s, words); near != "" {
+		return "; did you mean " + near + "?"
 	}
-	if at == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", at)
-}
-
-// distance returns how many letters have to be changed, added or taken away to make b of a (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
+	return ""
 }

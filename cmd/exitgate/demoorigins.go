@@ -170,6 +170,9 @@ func (c *demoCA) leaf(name string) (tls.Certificate, error) {
 		NotBefore: c.cert.NotBefore, NotAfter: c.cert.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
+	if ip := net.ParseIP(name); ip != nil {
+		t.DNSNames, t.IPAddresses = nil, []net.IP{ip}
+	}
 	der, err := x509.CreateCertificate(rand.Reader, t, c.cert, &key.PublicKey, c.key)
 	return tls.Certificate{Certificate: [][]byte{der, c.cert.Raw}, PrivateKey: key}, err
 }

@@ -115,8 +115,8 @@ func exemptListCommand() *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List the exemptions",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var list []exitgate.Exemption
-			if err := dial(c).call(c.Context(), http.MethodGet, "exemptions", nil, &list); err != nil {
+			list, err := listAll[exitgate.Exemption](c, "exemptions")
+			if err != nil {
 				return err
 			}
 			rows := [][]string{{"ID", "FOR", "TO", "UNTIL", "BY", "FROM", "REASON"}}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -44,38 +45,35 @@ type gateway struct {
 	proxy   mitm.Proxy
 	metrics *web.Metrics
 
-	listenProxy, listenAdmin, listenSocket net.Listener
+	api        *web.Admin
+	uses       *web.Uses
+	leases     *web.Leases
+	identities *web.Identities
+	// controlCertificate returns the certificate of the gateway's own listeners, under the identity root; nil: there
+	// is none.
+	controlCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	listenProxy, listenAdmin, listenAPI, listenSocket net.Listener
 
 	closers []func() // undo what was opened, last first
 
 	reloading sync.Mutex // held for a whole reload, or change of the policy's data: one at a time
 	config    atomic.Pointer[Config]
-	classes   atomic.Pointer[map[exitgate.Class]bool] // that the configuration names
+	classes   atomic.Pointer[map[exitgate.Class]bool] // that are known
+	audited   atomic.Pointer[[]exitgate.Class]        // in audit mode, as the policy was told
+	filed     atomic.Pointer[fileEntries]             // what stands in the policy directory
 	failed    atomic.Pointer[string]                  // what is wrong with the last reload; nil nothing
 }
 
 // settings returns the configuration in force, which is never changed, only replaced.
 func (g *gateway) settings() *Config { return g.config.Load() }
 
-// use puts a configuration in force.
-func (g *gateway) use(c *Config) {
-	known := map[exitgate.Class]bool{}
-	for _, h := range c.Hosts {
-		known[exitgate.Class(h.Class)] = true
-	}
-	for name := range c.Classes {
-		known[exitgate.Class(name)] = true
-	}
-	g.classes.Store(&known)
-	g.config.Store(c)
-}
-
 // openGateway opens every part in the order in which they need each other. After an error nothing stays open.
 func openGateway(ctx context.Context, c *Config, file string, log *slog.Logger) (*gateway, error) {
 	g := &gateway{file: file, log: log, since: time.Now().UTC()}
-	g.use(c)
+	g.config.Store(c)
 	for _, step := range []func(context.Context) error{
-		g.listen, g.openData, g.openStore, g.openPolicy, g.openIssuer, g.openMetrics, g.openEngine,
+		g.listen, g.openData, g.openStore, g.openAPI, g.openPolicy, g.openIssuer, g.openMetrics, g.openEngine,
 	} {
 		if err := step(ctx); err != nil {
 			g.close()
@@ -104,7 +102,11 @@ func (g *gateway) listen(ctx context.Context) error {
 		key  string
 		addr HostPort
 		to   *net.Listener
-	}{{"listen.proxy", g.settings().Listen.Proxy, &g.listenProxy}, {"listen.admin", g.settings().Listen.Admin, &g.listenAdmin}} {
+	}{
+		{"listen.proxy", g.settings().Listen.Proxy, &g.listenProxy},
+		{"listen.admin", g.settings().Listen.Admin, &g.listenAdmin},
+		{"listen.api", g.settings().Listen.API, &g.listenAPI},
+	} {
 		if l.addr == "off" {
 			continue
 		}
@@ -200,43 +202,20 @@ func (g *gateway) openPolicy(ctx context.Context) error {
 			return err
 		}
 	}
-	data, err := g.data(ctx, g.settings())
-	if err != nil {
+	c, err := g.settings(), error(nil)
+	d := g.data(c)
+	if g.policy, err = policy.New(ctx, policy.Options{Dir: dir, Logger: g.log}, d); err != nil {
 		return err
 	}
-	if g.policy, err = policy.New(ctx, policy.Options{Dir: dir, Logger: g.log}, data); err != nil {
-		return err
-	}
-	return g.hosts.Set(registered(g.settings()))
-}
-
-// data is what the policy decides from besides its directory.
-func (g *gateway) data(ctx context.Context, c *Config) (d policy.Data, err error) {
-	if d.Grants, err = storage.Grants(ctx, g.store); err != nil {
-		return d, fmt.Errorf("read the grants from the store: %w", err)
-	}
-	if d.Exemptions, err = storage.Exemptions(ctx, g.store); err != nil {
-		return d, fmt.Errorf("read the exemptions from the store: %w", err)
-	}
-	for name, class := range c.Classes {
-		if class.Audit {
-			d.AuditClasses = append(d.AuditClasses, exitgate.Class(name))
+	g.audited.Store(&d.AuditClasses)
+	g.noteFiled()
+	g.warnUnknown()
+	if g.listenAPI != nil {
+		if _, err := g.apiCertificate(&tls.ClientHelloInfo{}); err != nil {
+			return err
 		}
 	}
-	return d, nil
-}
-
-// registered is the configuration's list of hosts as the engine takes it.
-func registered(c *Config) []mitm.RegisteredHost {
-	var list []mitm.RegisteredHost
-	for _, h := range c.Hosts {
-		r := mitm.RegisteredHost{Name: string(h.Name), Class: exitgate.Class(h.Class), Token: h.TokenSHA256.value()}
-		for _, p := range h.Addresses {
-			r.Addresses = append(r.Addresses, p.value())
-		}
-		list = append(list, r)
-	}
-	return list
+	return g.loadHosts(c)
 }
 
 func (g *gateway) openEngine(context.Context) error {
@@ -249,7 +228,7 @@ func (g *gateway) openEngine(context.Context) error {
 	p := &g.proxy
 	p.Gateway = c.Gateway
 	p.Decider, p.Issuer, p.Identify = g.policy, g.issuer, &g.hosts
-	p.Recorder = web.Logged(g.log, g.metrics.Recorder(g.journal))
+	p.Recorder = web.Logged(g.log, g.uses.Recorder(g.metrics.Recorder(g.journal)))
 	p.Sniff = inspect.Sniff
 	p.NewScreen = func() mitm.Screen {
 		return inspect.NewScreen(inspect.ScreenLimits{Head: int(c.Limits.HeaderBytes.value())})

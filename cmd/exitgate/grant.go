@@ -12,6 +12,7 @@ import (
 
 	"github.com/exitgate/exitgate"
 	"github.com/exitgate/exitgate/policy"
+	"github.com/exitgate/exitgate/web"
 )
 
 func grantCommand() *cobra.Command {
@@ -22,7 +23,7 @@ func grantCommand() *cobra.Command {
 why and until when. A change holds from the next request on. Grants that stand in the policy directory are
 listed here too; they are changed there.`,
 	}
-	c.AddCommand(grantAddCommand(), grantListCommand(), grantRemoveCommand())
+	c.AddCommand(grantAddCommand(), grantListCommand(), grantRenewCommand(), grantRemoveCommand())
 	return c
 }
 
@@ -54,6 +55,7 @@ are granted.`,
 	f.StringSliceVar(&g.Methods, "method", nil, `a method that is granted ("*" any); may be given several times`)
 	f.StringVar(&g.Reason, "reason", "", "why (required)")
 	f.StringVar(&until, "until", "", untilUsage)
+	f.StringVar(&g.Lease, "lease", "", "end it when it is neither used nor renewed for so long, such as 30d")
 	f.StringVar(&g.ID, "id", "", "an id for it (default: one is made)")
 	f.StringVar(&maxRequest, "max-request", "", "largest request body, such as 64KiB")
 	f.StringVar(&maxResponse, "max-response", "", "largest response body, such as 100MiB")
@@ -149,30 +151,92 @@ func grantURL(g exitgate.Grant) string {
 }
 
 func grantListCommand() *cobra.Command {
-	var output, class string
+	var output, class, host, unused string
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the grants that hold",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var list []exitgate.Grant
-			if err := dial(c).call(c.Context(), http.MethodGet, "grants", nil, &list); err != nil {
-				return err
-			}
-			rows := [][]string{{"ID", "FOR", "METHODS", "TO", "UNTIL", "BY", "FROM", "REASON"}}
-			kept := []exitgate.Grant{}
-			for _, g := range list {
-				if class != "" && string(g.Class) != class {
-					continue
-				}
-				kept = append(kept, g)
-				rows = append(rows, []string{plain(g.ID), whoText(string(g.Class), g.Host), strings.Replace(methodsText(g.Methods), "use any method on", "*", 1),
-					plain(grantURL(g)), untilText(g.Until), plain(g.By), plain(g.Source), plain(g.Reason)})
-			}
-			return printList(c, output, kept, rows, "no grants: everything is refused\n")
+			return listGrants(c, output, class, host, unused)
 		},
 	}
 	listFlags(c, &output)
 	c.Flags().StringVar(&class, "class", "", "only of this class")
+	c.Flags().StringVar(&host, "host", "", "only of this host")
+	c.Flags().StringVar(&unused, "unused", "", "only what was made and not used for so long, such as 30d")
+	return c
+}
+
+func listGrants(c *cobra.Command, output, class, host, unused string) error {
+	var since time.Time
+	if unused != "" {
+		d, err := parseDuration(unused)
+		if err != nil {
+			return usage(c, fmt.Errorf("--unused %q: %w", unused, err))
+		}
+		since = time.Now().Add(-d)
+	}
+	list, err := listAll[exitgate.Grant](c, "grants"+query("class", class, "host", host))
+	if err != nil {
+		return err
+	}
+	uses, err := listAll[web.Use](c, "uses")
+	if err != nil {
+		return err
+	}
+	last := map[string]time.Time{}
+	for _, u := range uses {
+		last[u.ID] = u.Last
+	}
+	rows := [][]string{{"ID", "FOR", "METHODS", "TO", "USED", "UNTIL", "BY", "FROM", "REASON"}}
+	kept := []exitgate.Grant{}
+	for _, g := range list {
+		if !since.IsZero() && (g.At.After(since) || last[g.ID].After(since)) {
+			continue
+		}
+		kept = append(kept, g)
+		until := untilText(g.Until)
+		if g.Lease != "" {
+			until = strings.TrimPrefix(until+" or ", "- or ") + plain(g.Lease) + " unused"
+		}
+		rows = append(rows, []string{plain(g.ID), whoText(string(g.Class), g.Host), strings.Replace(methodsText(g.Methods), "use any method on", "*", 1),
+			plain(grantURL(g)), untilText(last[g.ID]), until, plain(g.By), plain(g.Source), plain(g.Reason)})
+	}
+	return printList(c, output, kept, rows, "no grants: everything is refused\n")
+}
+
+// query writes names and values as the query of a URL, without those that are empty.
+func query(pairs ...string) string {
+	q := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	if len(q) == 0 {
+		return ""
+	}
+	return "?" + q.Encode()
+}
+
+func grantRenewCommand() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "renew ID --reason TEXT", Short: "Let the lease of a grant begin anew",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkReason(reason); err != nil {
+				return usage(c, err)
+			}
+			var g exitgate.Grant
+			in := map[string]string{"reason": reason}
+			if err := dial(c).call(c.Context(), http.MethodPost, "grants/"+url.PathEscape(args[0])+"/renew", in, &g); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "renewed %s: it ends when it is not used for %s%s\n", g.ID, plain(g.Lease), untilSuffix(g.Until))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why (required)")
 	return c
 }
 
@@ -206,26 +270,38 @@ func printList(c *cobra.Command, output string, list any, rows [][]string, none 
 	return nil
 }
 
+// article writes a noun with its article.
+func article(noun string) string {
+	if strings.ContainsAny(noun[:1], "aeiouA") {
+		return "an " + noun
+	}
+	return "a " + noun
+}
+
 func grantRemoveCommand() *cobra.Command { return removeCommand("grant", "grants") }
 
 // removeCommand removes an entry of the collection, by its id.
 func removeCommand(noun, collection string) *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use: "rm ID --reason TEXT", Aliases: []string{"remove"}, Short: "Remove " + map[string]string{"grant": "a grant", "exemption": "an exemption"}[noun],
+		Use: "rm ID --reason TEXT", Aliases: []string{"remove"}, Short: "Remove " + article(noun),
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := checkReason(reason); err != nil {
-				return usage(c, err)
-			}
-			path := collection + "/" + url.PathEscape(args[0]) + "?reason=" + url.QueryEscape(reason)
-			if err := dial(c).call(c.Context(), http.MethodDelete, path, nil, nil); err != nil {
-				return err
-			}
-			fmt.Fprintf(c.OutOrStdout(), "removed %s %s\n", noun, plain(args[0]))
-			return nil
+			return removeEntry(c, noun, collection, args[0], reason)
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why (required)")
 	return c
+}
+
+func removeEntry(c *cobra.Command, noun, collection, id, reason string) error {
+	if err := checkReason(reason); err != nil {
+		return usage(c, err)
+	}
+	path := collection + "/" + url.PathEscape(id) + query("reason", reason)
+	if err := dial(c).call(c.Context(), http.MethodDelete, path, nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "removed %s %s\n", noun, plain(id))
+	return nil
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/exitgate/exitgate"
@@ -13,38 +15,102 @@ import (
 	"github.com/exitgate/exitgate/web"
 )
 
-// What the admin API asks of the store, in the API's words.
+// What the API asks of the store, in the API's words.
 
-// admin joins the admin API to the parts.
-func (g *gateway) admin() *web.Admin {
-	return &web.Admin{
-		Grants: g.grants(), Exemptions: g.exemptions(),
-		CheckGrant: policy.CheckNewGrant, CheckExemption: policy.CheckNewExemption, Apply: g.apply,
+// openAPI opens the API's copy of what people and machines change, from which everything else is fed.
+func (g *gateway) openAPI(ctx context.Context) error {
+	g.uses = &web.Uses{Store: uses{g.store}}
+	g.leases = &web.Leases{Uses: g.uses}
+	g.identities = &web.Identities{Notebook: notebook{g.store.KV(), "host-notes"}}
+	mirror := &web.Mirror{Ledger: ledger{g.store}, Load: g.load, Logger: g.log}
+	if err := errors.Join(mirror.Open(ctx), g.uses.Refresh(ctx), g.identities.Refresh(ctx)); err != nil {
+		return err
+	}
+	g.api = &web.Admin{
+		Mirror:     mirror,
+		Files:      web.Files{Classes: g.fileClasses, Hosts: g.fileHosts, Grants: g.fileGrants, Exemptions: g.fileExemptions},
+		CheckGrant: checkGrant, CheckExemption: policy.CheckNewExemption, GrantFor: grantFor,
 		Flows: flowFinder{g.store, g.journal},
 		Explain: func(ctx context.Context, q *exitgate.Question) (web.Explanation, error) {
 			return g.policy.Explain(ctx, q)
 		},
-		Host:   g.hostNamed,
-		Status: g.status, Reload: g.reload, Audit: g.audit, CA: caAPI{g.issuer, g.log}, Logger: g.log,
+		Status: g.status, Reload: g.reload, Trust: g.trust, Proxy: g.proxySettings,
+		Uses: g.uses, Identities: g.identities, Logger: g.log,
 	}
+	return nil
 }
 
-func (g *gateway) hostNamed(name string) (exitgate.Host, bool) {
-	for _, h := range g.settings().Hosts {
-		if string(h.Name) != name {
-			continue
+// checkGrant checks what a policy knows of a grant, and its lease, of which a policy only sees the end.
+func checkGrant(g *exitgate.Grant, now time.Time) error {
+	if g.Lease != "" {
+		if _, err := web.ParseLease(g.Lease); err != nil {
+			return err
 		}
-		host := exitgate.Host{Name: name, Class: exitgate.Class(h.Class), By: exitgate.ByToken}
-		if len(h.Addresses) > 0 {
-			host.Addr, host.By = h.Addresses[0].value().Addr(), exitgate.ByAddress
-		}
-		return host, true
 	}
-	return exitgate.Host{}, false
+	return policy.CheckNewGrant(g, now)
 }
 
-func (g *gateway) audit(ctx context.Context, limit int) ([]web.Entry, error) {
-	list, err := g.store.Audit(ctx, storage.AuditFilter{Limit: limit})
+// grantFor makes the grant that covers a URL, and nothing below it.
+func grantFor(target string) (g exitgate.Grant, err error) {
+	if strings.Contains(target, "*") {
+		return g, fmt.Errorf("%.100q: a * in it would stand for more than was asked; grant it by hand", target)
+	}
+	t, err := policy.ParseGrantTarget(target)
+	if err != nil {
+		return g, err
+	}
+	g.To, g.Scheme = t.To, t.Scheme
+	if t.Port != 0 {
+		g.Ports = []uint16{t.Port}
+	}
+	path := "/"
+	if t.Path != "" {
+		path = t.Path
+	}
+	g.Paths = []string{path + "$"}
+	low := strings.ToLower(path)
+	g.EncodedSlash = strings.Contains(low, "%2f") || strings.Contains(low, "%5c")
+	return g, nil
+}
+
+// A ledger is the store as the API knows it.
+type ledger struct{ store storage.Store }
+
+// Documents implements web.Ledger.
+func (l ledger) Documents(ctx context.Context, kind string) ([]web.Document, error) {
+	list, err := l.store.Documents(ctx, kind)
+	out := make([]web.Document, len(list))
+	for i, d := range list {
+		out[i] = web.Document(d)
+	}
+	return out, err
+}
+
+// Document implements web.Ledger.
+func (l ledger) Document(ctx context.Context, kind, id string) (web.Document, error) {
+	d, err := l.store.Document(ctx, kind, id)
+	return web.Document(d), absent(err)
+}
+
+// Apply implements web.Ledger.
+func (l ledger) Apply(ctx context.Context, c web.Change, edits ...web.Edit) (int64, error) {
+	list := make([]storage.Edit, len(edits))
+	for i, e := range edits {
+		list[i] = storage.Edit(e)
+	}
+	seq, err := l.store.Apply(ctx, storage.Change(c), list...)
+	if errors.Is(err, storage.ErrConflict) {
+		err = fmt.Errorf("%w (%w)", web.ErrChanged, err)
+	}
+	return seq, absent(err)
+}
+
+// Revision implements web.Ledger.
+func (l ledger) Revision(ctx context.Context) (int64, error) { return l.store.Revision(ctx) }
+
+// Audit implements web.Ledger.
+func (l ledger) Audit(ctx context.Context, f web.AuditFilter) ([]web.Entry, error) {
+	list, err := l.store.Audit(ctx, storage.AuditFilter(f))
 	if err != nil {
 		return nil, fmt.Errorf("read the audit trail: %w", err)
 	}
@@ -55,42 +121,55 @@ func (g *gateway) audit(ctx context.Context, limit int) ([]web.Entry, error) {
 	return out, nil
 }
 
-// A ledger is one kind of the store's documents, with what stands in files beside it.
-type ledger[T any] struct {
-	store storage.Ledger
-	kind  string
-	list  func() []T // all that the policy has loaded
-	put   func(context.Context, storage.Ledger, T, storage.Change) error
-}
-
-func (g *gateway) grants() ledger[exitgate.Grant] {
-	return ledger[exitgate.Grant]{g.store, storage.KindGrant, g.policy.Grants, storage.PutGrant}
-}
-
-func (g *gateway) exemptions() ledger[exitgate.Exemption] {
-	return ledger[exitgate.Exemption]{g.store, storage.KindExemption, g.policy.Exemptions, storage.PutExemption}
-}
-
-func (l ledger[T]) List(context.Context) ([]T, error) { return l.list(), nil }
-
-func (l ledger[T]) Put(ctx context.Context, entry T, c web.Change) error {
-	return l.put(ctx, l.store, entry, change(c))
-}
-
-func (l ledger[T]) Remove(ctx context.Context, id string, c web.Change) error {
-	return absent(storage.Remove(ctx, l.store, l.kind, id, change(c)))
-}
-
-func change(c web.Change) storage.Change {
-	return storage.Change{At: c.At, Who: c.Who, Reason: c.Reason}
-}
-
 // absent gives the store's word for what is not there the API's.
 func absent(err error) error {
 	if errors.Is(err, storage.ErrNotFound) {
 		return web.NotFound(err)
 	}
 	return err
+}
+
+// uses is the store's memory of what was used.
+type uses struct{ store storage.Uses }
+
+// AddUses implements web.UseStore.
+func (u uses) AddUses(ctx context.Context, list []web.Use) error {
+	out := make([]storage.Use, len(list))
+	for i, use := range list {
+		out[i] = storage.Use(use)
+	}
+	return u.store.Used(ctx, out)
+}
+
+// Uses implements web.UseStore.
+func (u uses) Uses(ctx context.Context, kind string) ([]web.Use, error) {
+	all, err := u.store.Uses(ctx, kind)
+	out := make([]web.Use, 0, len(all))
+	for _, use := range all {
+		out = append(out, web.Use(use))
+	}
+	return out, err
+}
+
+// A notebook is one bucket of the store.
+type notebook struct {
+	kv     storage.KV
+	bucket string
+}
+
+// All implements web.Notebook.
+func (n notebook) All(ctx context.Context) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	err := n.kv.List(ctx, n.bucket, func(key, value []byte) error {
+		out[string(key)] = bytes.Clone(value)
+		return nil
+	})
+	return out, err
+}
+
+// Put implements web.Notebook.
+func (n notebook) Put(ctx context.Context, key string, value []byte) error {
+	return n.kv.Put(ctx, n.bucket, []byte(key), value)
 }
 
 // A flowFinder finds flows in the store once the journal has handed over what ended before the question.

@@ -43,6 +43,9 @@ Begin with "exitgate run", which needs no configuration, or "exitgate demo", whi
 		SilenceErrors: true,
 	}
 	c.PersistentFlags().String("data", "", "data directory of the gateway (default $EXITGATE_DATA, or "+defaultData()+")")
+	c.PersistentFlags().String("api", "", "URL of a gateway's API, instead of the one on this machine (default $EXITGATE_API)")
+	c.PersistentFlags().String("api-token-file", "", "file with the token for --api (default $EXITGATE_TOKEN_FILE)")
+	c.PersistentFlags().String("api-ca", "", "file with the CA certificate of --api (default $EXITGATE_API_CA, or the system's)")
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	c.AddGroup(&cobra.Group{ID: "gateway", Title: "The gateway:"}, &cobra.Group{ID: "access", Title: "Who may reach what:"},
 		&cobra.Group{ID: "look", Title: "What happened, and why:"}, &cobra.Group{ID: "host", Title: "On a host behind the gateway:"})
@@ -53,7 +56,7 @@ Begin with "exitgate run", which needs no configuration, or "exitgate demo", whi
 		}
 	}
 	add("gateway", runCommand(), demoCommand(), statusCommand(), reloadCommand(), configCommand(), caCommand())
-	add("access", grantCommand(), exemptCommand(), policyCommand(), auditCommand())
+	add("access", classCommand(), hostCommand(), grantCommand(), exemptCommand(), requestCommand(), policyCommand(), tokenCommand(), auditCommand())
 	add("look", flowsCommand(), explainCommand())
 	add("host", enrollCommand(), unenrollCommand(), trustCommand())
 	c.AddCommand(versionCommand())

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -35,6 +37,8 @@ func TestMain(m *testing.M) {
 //	seen PATH               waits until an origin was asked for PATH
 //	release                 lets the origins answer what waits (/wait...)
 //	flowid                  sets $FLOW to the flow id in the last command's output
+//	certificate FILE        writes FILE.crt and FILE.key for 127.0.0.1, and FILE-ca.crt that they chain to
+//	word NAME PREFIX        sets $NAME to the first word of the last command's output that begins with PREFIX
 func TestScripts(t *testing.T) {
 	testscript.Run(t, params("testdata/script"))
 }
@@ -72,7 +76,7 @@ func params(dir string) testscript.Params {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"origin": cmdOrigin, "ready": cmdReady, "seen": cmdSeen, "release": cmdRelease, "flowid": cmdFlowID,
+			"origin": cmdOrigin, "ready": cmdReady, "seen": cmdSeen, "release": cmdRelease, "flowid": cmdFlowID, "certificate": cmdCertificate, "word": cmdWord,
 		},
 	}
 }
@@ -164,6 +168,8 @@ func cmdReady(ts *testscript.TestScript, _ bool, _ []string) {
 			ts.Setenv("PROXYADDR", addr)
 		case "admin":
 			ts.Setenv("ADMIN", "http://"+addr)
+		case "api":
+			ts.Setenv("API", "https://"+addr)
 		}
 	}
 	ts.Setenv("CA", s.Root)
@@ -221,4 +227,30 @@ func cmdFlowID(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("no flow id in %s", name)
 	}
 	ts.Setenv("FLOW", found)
+}
+
+func cmdCertificate(ts *testscript.TestScript, _ bool, args []string) {
+	ca, err := newDemoCA()
+	ts.Check(err)
+	leaf, err := ca.leaf("127.0.0.1")
+	ts.Check(err)
+	key, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
+	ts.Check(err)
+	for name, b := range map[string][]byte{
+		".crt":    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]}),
+		".key":    pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+		"-ca.crt": ca.pem(),
+	} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]+name), b, 0o600))
+	}
+}
+
+func cmdWord(ts *testscript.TestScript, _ bool, args []string) {
+	for _, w := range strings.Fields(ts.ReadFile("stdout")) {
+		if w = strings.Trim(w, `",:;`); strings.HasPrefix(w, args[1]) {
+			ts.Setenv(args[0], w)
+			return
+		}
+	}
+	ts.Fatalf("no word %s... in the output", args[1])
 }

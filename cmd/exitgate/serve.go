@@ -15,7 +15,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/exitgate/exitgate"
-	"github.com/exitgate/exitgate/mitm"
 	"github.com/exitgate/exitgate/web"
 )
 
@@ -40,7 +39,12 @@ func (g *gateway) serve(ctx, hurry context.Context) error {
 	}
 	wg.Go(func() { tendMemory(ctx) })
 	run("the proxy", func() error { return g.proxy.Serve(ctx, g.listenProxy, exitgate.WayProxy) })
-	run("the admin API", func() error { return g.admin().Serve(sides, g.listenSocket) })
+	run("the admin API", func() error { return g.api.Serve(sides, g.listenSocket) })
+	if g.listenAPI != nil {
+		run("the remote API", func() error { return g.serveAPI(sides) })
+	}
+	wg.Go(func() { g.api.Mirror.Run(sides) })
+	wg.Go(func() { g.leases.Run(sides, g.reloadLeases, g.log) })
 	if g.listenAdmin != nil {
 		health := &web.Health{Metrics: g.metrics, Ready: g.ready(ctx), Logger: g.log}
 		run("the admin listener", func() error { return health.Serve(sides, g.listenAdmin) })
@@ -72,6 +76,9 @@ func (g *gateway) drain(hurry context.Context) error {
 
 // reload loads configuration and policy again. After an error everything is as before.
 func (g *gateway) reload(ctx context.Context) error {
+	if err := g.api.Mirror.Sync(ctx); err != nil { // what is in memory is loaded
+		g.log.Warn("the reload goes without what was changed last", "err", err)
+	}
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
 	err := g.reloadLocked(ctx)
@@ -99,37 +106,27 @@ func (g *gateway) reloadLocked(ctx context.Context) error {
 		})
 	}
 	// What can fail comes first; the list of hosts was checked with the file.
-	if err := new(mitm.Hosts).Set(registered(next)); err != nil {
-		return err
-	}
-	data, err := g.data(ctx, next)
-	if err != nil {
-		return err
+	if _, lost := registered(next, g.ledgerHosts()); len(lost) > 0 {
+		return fmt.Errorf("%s: %w; change it there, or remove the host (exitgate host rm)", g.origin(), lost[0])
 	}
 	if err := g.issuer.SetIntercept(next.CA.NeverIntercept, next.CA.OnlyIntercept); err != nil {
 		return err
 	}
-	if _, err := g.policy.Reload(ctx, data); err != nil {
+	if err := g.loadPolicy(ctx, next); err != nil {
 		was := g.settings().CA
 		return errors.Join(err, g.issuer.SetIntercept(was.NeverIntercept, was.OnlyIntercept))
 	}
-	if err := g.hosts.Set(registered(next)); err != nil {
+	if err := g.loadHosts(next); err != nil {
 		return err
 	}
-	g.use(next)
+	g.config.Store(next)
+	g.warnUnknown()
 	return nil
 }
 
-// apply loads what the store holds into the policy, after a change.
-func (g *gateway) apply(ctx context.Context) error {
-	g.reloading.Lock()
-	defer g.reloading.Unlock()
-	data, err := g.data(ctx, g.settings())
-	if err != nil {
-		return err
-	}
-	_, err = g.policy.Reload(ctx, data)
-	return err
+// reloadLeases gives the policy the grants again, since some end later than it was told.
+func (g *gateway) reloadLeases(ctx context.Context) error {
+	return g.load(ctx, []string{web.KindGrant})
 }
 
 // reloaded returns old with the keys of c that may change while the gateway runs, and names the others that differ.
@@ -141,7 +138,7 @@ func (c *Config) reloaded(old *Config, restart func(key string)) *Config {
 		{"data_dir", old.DataDir, c.DataDir}, {"gateway", old.Gateway, c.Gateway}, {"listen", old.Listen, c.Listen},
 		{"policy", old.Policy, c.Policy}, {"store", old.Store, c.Store}, {"store.url_file", old.loaded.storeURL, c.loaded.storeURL},
 		{"journal", old.Journal, c.Journal}, {"upstream", old.Upstream, c.Upstream},
-		{"limits", old.Limits, c.Limits}, {"timeouts", old.Timeouts, c.Timeouts}, {"redact", old.Redact, c.Redact},
+		{"limits", old.Limits, c.Limits}, {"timeouts", old.Timeouts, c.Timeouts}, {"redact", old.Redact, c.Redact}, {"public_name", old.PublicName, c.PublicName},
 		{"ca.root_key", old.CA.RootKey, c.CA.RootKey}, {"ca.issuer_key", old.CA.IssuerKey, c.CA.IssuerKey},
 		{"ca.root_passphrase", old.CA.RootPassphrase, c.CA.RootPassphrase}, {"ca.issuer_passphrase", old.CA.IssuerPassphrase, c.CA.IssuerPassphrase},
 		{"refuse_connect", old.RefuseConnect, c.RefuseConnect}, {"log", old.Log, c.Log},
@@ -153,8 +150,9 @@ func (c *Config) reloaded(old *Config, restart func(key string)) *Config {
 		}
 	}
 	next := *old
-	next.Hosts, next.Classes = c.Hosts, c.Classes
+	next.Hosts, next.Classes, next.API = c.Hosts, c.Classes, c.API
 	next.CA.NeverIntercept, next.CA.OnlyIntercept = c.CA.NeverIntercept, c.CA.OnlyIntercept
+	next.loaded.apiCertificate = c.loaded.apiCertificate
 	return &next
 }
 
@@ -202,13 +200,16 @@ func (g *gateway) status(ctx context.Context) web.Status {
 	js := g.journal.Stats()
 	s := web.Status{
 		Version: build().Version, Gateway: c.Gateway, PID: os.Getpid(), Since: g.since, Data: c.DataDir, Config: g.file,
-		Connections: g.proxy.Connections(), Hosts: len(c.Hosts), Revision: g.policy.Revision(), Reload: failed,
+		Connections: g.proxy.Connections(), Hosts: len(g.api.AllHosts()), Revision: g.policy.Revision(), Reload: failed,
 		Root: g.issuer.RootFile(), Fingerprint: g.issuer.Fingerprint(),
 		Journal: web.JournalState{Bytes: js.Bytes, MaxBytes: js.MaxBytes}, Checks: g.checks(ctx),
 	}
 	s.Listen = []string{"proxy " + g.listenProxy.Addr().String(), "socket " + adminSocket(c.DataDir)}
 	if g.listenAdmin != nil {
 		s.Listen = slices.Insert(s.Listen, 1, "admin "+g.listenAdmin.Addr().String())
+	}
+	if g.listenAPI != nil {
+		s.Listen = append(s.Listen, "api "+g.listenAPI.Addr().String())
 	}
 	s.Grants, s.Exemptions = len(g.policy.Grants()), len(g.policy.Exemptions())
 	return s
