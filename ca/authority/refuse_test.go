@@ -265,6 +265,14 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// TestServerBounds holds the server to a bound on everything that a slow client can draw out.
+func TestServerBounds(t *testing.T) {
+	s := mustOpen(t, testOptions(t)).Server(http.NotFoundHandler())
+	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 || s.ErrorLog == nil {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestTokenArguments asks for tokens that must not be made.
 func TestTokenArguments(t *testing.T) {
 	e := newEnv(t)

@@ -192,9 +192,9 @@ func TestRotationOfflineNext(t *testing.T) {
 func TestOldRootEnds(t *testing.T) {
 	o := testOptions(t)
 	o.Lifetimes = Lifetimes{Root: 20 * day, Issuer: 15 * day}
-	a := mustOpen(t, o)
+	mustOpen(t, o)
 	o.Lifetimes.Root = 0
-	a = mustOpen(t, o)
+	a := mustOpen(t, o)
 	if err := a.Rotate(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
