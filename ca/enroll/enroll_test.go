@@ -2,11 +2,15 @@ package enroll_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"io/fs"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -230,7 +234,7 @@ func TestRefused(t *testing.T) {
 			inv.Token = ""
 		}, "a token is needed", false},
 		"clock behind": {func(g *enrolltest.Gateway, _ *enroll.Host, _ *runner, _ *enroll.Invitation) {
-			g.Date = time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat)
+			g.Ahead(3 * time.Hour)
 		}, "clock is 3h0m0s behind", true},
 		"clock ahead": {func(g *enrolltest.Gateway, h *enroll.Host, _ *runner, _ *enroll.Invitation) {
 			h.Now = func() time.Time { return time.Now().Add(48 * time.Hour) }
@@ -307,7 +311,7 @@ func TestRefused(t *testing.T) {
 // TestImpostor answers the right root, which is public, over another certificate.
 func TestImpostor(t *testing.T) {
 	g, impostor := enrolltest.New(t), enrolltest.New(t)
-	impostor.Answer(g)
+	impostor.Root = g.Authority.RootsPEM()
 	h, _ := newHost(t)
 	before := snapshot(t, h)
 	inv := invite(g)
@@ -354,6 +358,7 @@ func TestRenew(t *testing.T) {
 		renewed bool
 	}{{time.Hour, false}, {3*time.Hour + 50*time.Minute, false}, {4*time.Hour + 50*time.Minute, true}} {
 		h.Now = func() time.Time { return start.Add(step.after) }
+		g.Ahead(step.after)
 		r, err := h.Renew(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -372,12 +377,82 @@ func TestRenew(t *testing.T) {
 		t.Errorf("an identity that ended: %v", err)
 	}
 	differ(t, "an identity that ended", before, snapshot(t, h))
-	inv := invite(g)
-	g.Date = h.Now().UTC().Format(http.TimeFormat)
-	g.Lifetime = 24 * time.Hour
-	second, err := h.Enroll(t.Context(), inv)
-	if err != nil || !second.NotAfter.After(first.NotAfter) {
+	h.Now = nil
+	g.Ahead(0)
+	expire(t, h)
+	if _, err := h.Renew(t.Context()); err == nil {
+		t.Error("an identity that ended was renewed")
+	}
+	second, err := h.Enroll(t.Context(), invite(g))
+	if err != nil || !second.Renewed || second.NotAfter.Before(first.NotAfter) {
 		t.Errorf("enrolment after the end: %+v, %v", second, err)
+	}
+	if _, err := h.Leave(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	differ(t, "unenroll", clean, snapshot(t, h))
+}
+
+// expire puts an identity that ended in the place of the host's.
+func expire(t *testing.T, h *enroll.Host) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"identity.crt": {Type: "CERTIFICATE", Bytes: der}, "identity.key": {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(h.Trust.Root+"/var/lib/exitgate-host/"+name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestIdentityRootRotates replaces the root whose fingerprint hosts were given. A host that looks in between goes on.
+func TestIdentityRootRotates(t *testing.T) {
+	g := enrolltest.New(t)
+	h, _ := newHost(t)
+	clean := snapshot(t, h)
+	if _, err := h.Enroll(t.Context(), invite(g)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Authority.Rotate(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	late, _ := newHost(t) // was given the old fingerprint, and comes during the rotation
+	if _, err := late.Enroll(t.Context(), invite(g)); err != nil {
+		t.Errorf("a host with the old fingerprint: %v", err)
+	}
+	h.Now = func() time.Time { return time.Now().Add(5 * time.Hour) }
+	g.Ahead(5 * time.Hour)
+	if r, err := h.Renew(t.Context()); err != nil || !r.Renewed {
+		t.Fatalf("during the rotation: %+v, %v", r, err)
+	}
+	if err := g.Authority.Finish(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := h.Renew(t.Context()); err != nil {
+			t.Fatalf("after the rotation: %v", err)
+		}
+	}
+	h.Now = nil
+	g.Ahead(0)
+	inv := invite(g)
+	inv.Fingerprint = g.Authority.Fingerprint()
+	if r, err := h.Enroll(t.Context(), inv); err != nil || trust.Changed(r.Changes) {
+		t.Errorf("a second run with the new fingerprint: %+v, %v", r, err)
+	}
+	if b, err := os.ReadFile(h.Trust.Root + "/var/lib/exitgate-host/root.crt"); err != nil || strings.Count(string(b), "BEGIN") != 1 {
+		t.Errorf("the host keeps the old root: %s, %v", b, err)
 	}
 	if _, err := h.Leave(t.Context(), false); err != nil {
 		t.Fatal(err)

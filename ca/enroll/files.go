@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
@@ -15,16 +14,16 @@ import (
 )
 
 // files lists what an enrolled host has besides its stores. A dry run has no key and no identity.
-func (h *Host) files(s State, root *x509.Certificate, key []byte, identity *tls.Certificate) []trust.File {
+func (h *Host) files(s State, roots []*x509.Certificate, key []byte, identity *tls.Certificate) []trust.File {
 	config, _ := json.MarshalIndent(s, "", "  ") // strings only
 	list := []trust.File{
-		{Path: h.statePath("root.crt"), Content: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}), Mode: 0o644},
+		{Path: h.statePath("root.crt"), Content: chainPEM(roots), Mode: 0o644},
 		{Path: h.statePath("identity.key"), Content: key, Mode: 0o600},
 		{Path: h.statePath("identity.crt"), Mode: 0o644},
 		{Path: h.configPath(), Content: append(config, '\n'), Mode: 0o644},
 	}
 	if identity != nil {
-		list[2].Content = chainPEM(identity)
+		list[2].Content = identityPEM(identity)
 	}
 	return append(list, h.timerFiles()...)
 }
@@ -152,8 +151,8 @@ func hasIP(addrs []net.Addr, ip net.IP) bool {
 	return false
 }
 
-// String says what the gateway is to programs of this host.
-func (s State) String() string {
+// Way says what the gateway is to programs of this host.
+func (s State) Way() string {
 	if s.Mode == "transparent" {
 		return "transparent: no proxy settings"
 	}

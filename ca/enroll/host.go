@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -115,23 +114,19 @@ func (h *Host) ReadState() (State, error) {
 	return s, nil
 }
 
-// readIdentity returns the root and the identity of an enrolled host.
-func (h *Host) readIdentity(s State) (*x509.Certificate, *tls.Certificate, error) {
+// readIdentity returns the identity roots and the identity of an enrolled host.
+func (h *Host) readIdentity() ([]*x509.Certificate, *tls.Certificate, error) {
 	b, err := h.readFile(h.statePath("root.crt"))
 	if err != nil {
 		return nil, nil, needRoot(err)
 	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, nil, fmt.Errorf("%s is damaged", h.statePath("root.crt"))
-	}
-	body, err := json.Marshal(map[string]string{"ca": string(b)})
+	parsed, err := trust.ParseRoots(b)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%s is damaged: %w", h.statePath("root.crt"), err)
 	}
-	root, err := parseRoot(http.StatusOK, body, s.Fingerprint)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s is not the root that %s names: %w", h.statePath("root.crt"), h.configPath(), err)
+	var roots []*x509.Certificate
+	for _, r := range parsed {
+		roots = append(roots, r.Cert)
 	}
 	key, err := h.readFile(h.statePath("identity.key"))
 	if err != nil {
@@ -145,7 +140,7 @@ func (h *Host) readIdentity(s State) (*x509.Certificate, *tls.Certificate, error
 	if err != nil {
 		return nil, nil, fmt.Errorf("the identity in %s cannot be read: %w", h.statePath(""), err)
 	}
-	return root, &pair, nil
+	return roots, &pair, nil
 }
 
 func needRoot(err error) error {
@@ -194,29 +189,33 @@ func (h *Host) Enroll(ctx context.Context, inv Invitation) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := h.connect(base, root, nil)
-	roots, err := l.roots(ctx)
+	l := h.connect(base, []*x509.Certificate{root}, nil)
+	if err := l.learn(ctx); err != nil {
+		return nil, err
+	}
+	roots, err := l.interception(ctx)
 	if err != nil {
 		return nil, err
 	}
 	state = State{Gateway: base.String(), Fingerprint: fingerprint}
 	if inv.DryRun {
-		return h.dryRun(ctx, state, root, roots)
+		return h.dryRun(ctx, state, l.roots, roots)
 	}
 	return h.redeem(ctx, l, state, roots, inv)
 }
 
 // again handles a host that is enrolled. It returns nothing when the host has to be enrolled once more.
 func (h *Host) again(ctx context.Context, s State, base *url.URL, fingerprint string, inv Invitation) (*Report, error) {
-	if s.Gateway != base.String() || s.Fingerprint != fingerprint {
+	roots, identity, err := h.readIdentity()
+	if err != nil {
+		return nil, err
+	}
+	known := slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return fingerprint == fingerprintOf(c) })
+	if s.Gateway != base.String() || s.Fingerprint != fingerprint && !known { // the root may have been replaced since
 		return nil, fmt.Errorf("this host is enrolled with %s already: run exitgate unenroll first", s.Gateway)
 	}
 	if inv.Name != "" && inv.Name != s.Name {
 		return nil, fmt.Errorf("this host is enrolled as %s already: run exitgate unenroll first", s.Name)
-	}
-	_, identity, err := h.readIdentity(s)
-	if err != nil {
-		return nil, err
 	}
 	if inv.Token != "" && !h.now().Before(identity.Leaf.NotAfter) {
 		return nil, nil
@@ -224,8 +223,8 @@ func (h *Host) again(ctx context.Context, s State, base *url.URL, fingerprint st
 	return h.refresh(ctx, s, inv.DryRun)
 }
 
-// roots fetches the interception roots that are in force.
-func (l *link) roots(ctx context.Context) ([]trust.Root, error) {
+// interception fetches the interception roots that are in force.
+func (l *link) interception(ctx context.Context) ([]trust.Root, error) {
 	b, err := l.fetch(ctx, http.MethodGet, "/trust/roots.pem", nil)
 	if err != nil {
 		return nil, fmt.Errorf("the gateway's interception roots cannot be fetched: %w", err)
@@ -233,8 +232,8 @@ func (l *link) roots(ctx context.Context) ([]trust.Root, error) {
 	return trust.ParseRoots(b)
 }
 
-func (h *Host) dryRun(ctx context.Context, s State, root *x509.Certificate, roots []trust.Root) (*Report, error) {
-	changes, err := h.Trust.Install(ctx, trust.Want{Roots: roots, Files: h.files(s, root, nil, nil), Units: h.units()}, true)
+func (h *Host) dryRun(ctx context.Context, s State, identity []*x509.Certificate, roots []trust.Root) (*Report, error) {
+	changes, err := h.Trust.Install(ctx, trust.Want{Roots: roots, Files: h.files(s, identity, nil, nil), Units: h.units()}, true)
 	return &Report{State: s, Changes: changes, Notes: []string{"the token was not used: name, class and proxy settings are known when it is"}}, err
 }
 
@@ -289,8 +288,8 @@ func (h *Host) become(ctx context.Context, l *link, s State, roots []trust.Root,
 	if err != nil {
 		return nil, err
 	}
-	known := h.connect(base, l.root, identity)
-	w := trust.Want{Roots: roots, Proxy: s.Proxy, Files: h.files(s, l.root, keyFile, identity), Units: h.units(),
+	known := h.connect(base, l.roots, identity)
+	w := trust.Want{Roots: roots, Proxy: s.Proxy, Files: h.files(s, l.roots, keyFile, identity), Units: h.units(),
 		Confirm: func(ctx context.Context, stores []string) error {
 			return known.register(ctx, h.addresses(l), stores, nil)
 		}}

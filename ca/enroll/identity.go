@@ -6,10 +6,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -17,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -77,14 +80,13 @@ type signed struct {
 
 // certificate returns the identity that was signed, its chain after it, once it is what it should be: for this key, under
 // the root, for clients, now.
-func (s signed) certificate(key crypto.Signer, root *x509.Certificate, now time.Time) (*tls.Certificate, error) {
+func (s signed) certificate(key crypto.Signer, roots []*x509.Certificate, now time.Time) (*tls.Certificate, error) {
 	list := s.Chain
 	if len(list) == 0 {
 		list = []string{s.Crt, s.CA}
 	}
 	c := &tls.Certificate{PrivateKey: key}
-	pool, under := x509.NewCertPool(), x509.NewCertPool()
-	pool.AddCert(root)
+	under := x509.NewCertPool()
 	for _, text := range list {
 		block, _ := pem.Decode([]byte(text))
 		if block == nil {
@@ -96,7 +98,7 @@ func (s signed) certificate(key crypto.Signer, root *x509.Certificate, now time.
 		}
 		if c.Leaf == nil {
 			c.Leaf = cert
-		} else if cert.Equal(root) {
+		} else if slices.ContainsFunc(roots, cert.Equal) {
 			continue // the gateway has it
 		}
 		under.AddCert(cert)
@@ -108,7 +110,7 @@ func (s signed) certificate(key crypto.Signer, root *x509.Certificate, now time.
 	if pub, ok := key.Public().(*ecdsa.PublicKey); !ok || !pub.Equal(c.Leaf.PublicKey) {
 		return nil, errors.New("the gateway answered a certificate for another key")
 	}
-	if _, err := c.Leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: under, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if _, err := c.Leaf.Verify(x509.VerifyOptions{Roots: pool(roots), Intermediates: under, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return nil, fmt.Errorf("the identity certificate is not under the gateway's root: %w", err)
 	}
 	return c, nil
@@ -124,7 +126,7 @@ func (l *link) sign(ctx context.Context, key crypto.Signer, name, ott string, no
 	if err := l.call(ctx, http.MethodPost, "/1.0/sign", map[string]string{"csr": string(csr), "ott": ott}, &s); err != nil {
 		return nil, fmt.Errorf("the identity was not signed: %w", err)
 	}
-	return s.certificate(key, l.root, now)
+	return s.certificate(key, l.roots, now)
 }
 
 // renew has the certificate with which the link connects made again.
@@ -133,7 +135,7 @@ func (l *link) renew(ctx context.Context, key crypto.Signer, now time.Time) (*tl
 	if err := l.call(ctx, http.MethodPost, "/1.0/renew", nil, &s); err != nil {
 		return nil, fmt.Errorf("the identity was not renewed: %w", err)
 	}
-	return s.certificate(key, l.root, now)
+	return s.certificate(key, l.roots, now)
 }
 
 // due reports whether half of the life of c is over. Hosts that were enrolled together do not come together: each is
@@ -147,7 +149,20 @@ func due(c *x509.Certificate, now time.Time) bool {
 	return !now.Before(c.NotBefore.Add(life/2 + jitter))
 }
 
-func chainPEM(c *tls.Certificate) []byte {
+func fingerprintOf(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+func chainPEM(certs []*x509.Certificate) []byte {
+	var b []byte
+	for _, c := range certs {
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return b
+}
+
+func identityPEM(c *tls.Certificate) []byte {
 	var b []byte
 	for _, der := range c.Certificate {
 		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)

@@ -18,6 +18,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/exitgate/exitgate/ca/trust"
 )
 
 // The bounds of what a gateway may answer, and of how long it may take.
@@ -26,10 +28,11 @@ const (
 	linkTime  = 30 * time.Second // of one request
 )
 
-// A link talks to one gateway, whose certificate is checked against one root.
+// A link talks to one gateway, whose certificate is checked against its identity roots: one, or two while it is being
+// replaced.
 type link struct {
 	base   *url.URL
-	root   *x509.Certificate
+	roots  []*x509.Certificate
 	client *http.Client
 	local  net.Addr // of the last connection: the address by which the gateway sees this host
 }
@@ -126,12 +129,10 @@ func (h *Host) checkClock(date string) error {
 	return nil
 }
 
-// connect returns a link under root, with the identity when there is one.
-func (h *Host) connect(base *url.URL, root *x509.Certificate, identity *tls.Certificate) *link {
-	pool := x509.NewCertPool()
-	pool.AddCert(root)
-	l := &link{base: base, root: root}
-	config := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, Time: h.now}
+// connect returns a link under roots, with the identity when there is one.
+func (h *Host) connect(base *url.URL, roots []*x509.Certificate, identity *tls.Certificate) *link {
+	l := &link{base: base, roots: roots}
+	config := &tls.Config{RootCAs: pool(roots), MinVersion: tls.VersionTLS12, Time: h.now}
 	if identity != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return identity, nil }
 	}
@@ -144,6 +145,31 @@ func (h *Host) connect(base *url.URL, root *x509.Certificate, identity *tls.Cert
 	}}
 	l.client = &http.Client{Transport: t, CheckRedirect: noRedirect, Timeout: linkTime}
 	return l
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range certs {
+		p.AddCert(c)
+	}
+	return p
+}
+
+// learn replaces the identity roots by those that the gateway trusts now. It said so under one of them.
+func (l *link) learn(ctx context.Context) error {
+	b, err := l.fetch(ctx, http.MethodGet, "/roots.pem", nil)
+	if err != nil {
+		return fmt.Errorf("the gateway's identity roots cannot be fetched: %w", err)
+	}
+	roots, err := trust.ParseRoots(b)
+	if err != nil {
+		return fmt.Errorf("the gateway's identity roots: %w", err)
+	}
+	l.roots = nil
+	for _, r := range roots {
+		l.roots = append(l.roots, r.Cert)
+	}
+	return nil
 }
 
 // at returns the same link to another place of the gateway.

@@ -24,7 +24,7 @@ func (h *Host) Renew(ctx context.Context) (*Report, error) {
 }
 
 func (h *Host) refresh(ctx context.Context, s State, dry bool) (*Report, error) {
-	root, identity, err := h.readIdentity(s)
+	own, identity, err := h.readIdentity()
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +36,11 @@ func (h *Host) refresh(ctx context.Context, s State, dry bool) (*Report, error) 
 	if err != nil {
 		return nil, err
 	}
-	l := h.connect(base, root, identity)
-	roots, err := l.roots(ctx)
+	l := h.connect(base, own, identity)
+	if err := l.learn(ctx); err != nil {
+		return nil, err
+	}
+	roots, err := l.interception(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +59,7 @@ func (h *Host) refresh(ctx context.Context, s State, dry bool) (*Report, error) 
 	if err != nil {
 		return nil, err
 	}
-	changes, err := h.Trust.Install(ctx, trust.Want{Roots: roots, Proxy: s.Proxy, Files: h.files(s, root, key, identity), Units: h.units()}, dry)
+	changes, err := h.Trust.Install(ctx, trust.Want{Roots: roots, Proxy: s.Proxy, Files: h.files(s, l.roots, key, identity), Units: h.units()}, dry)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +111,7 @@ func (h *Host) Leave(ctx context.Context, dry bool) (*Report, error) {
 
 // tell tells the gateway that this host leaves.
 func (h *Host) tell(ctx context.Context, s State) error {
-	root, identity, err := h.readIdentity(s)
+	own, identity, err := h.readIdentity()
 	if err != nil {
 		return err
 	}
@@ -116,5 +119,5 @@ func (h *Host) tell(ctx context.Context, s State) error {
 	if err != nil {
 		return err
 	}
-	return h.connect(base, root, identity).leave(ctx)
+	return h.connect(base, own, identity).leave(ctx)
 }

@@ -132,7 +132,7 @@ func printEnrolment(c *cobra.Command, r *enroll.Report, output string, renew, dr
 	}
 	fmt.Fprintf(w, "%s with %s", head, plain(r.Gateway))
 	if r.Mode != "" {
-		fmt.Fprintf(w, " (%s)", plain(r.State.String()))
+		fmt.Fprintf(w, " (%s)", plain(r.Way()))
 	}
 	fmt.Fprintln(w)
 	if !r.NotAfter.IsZero() {

@@ -1,23 +1,15 @@
 package enrolltest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"bytes"
+	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
-	"net"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,10 +17,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/exitgate/exitgate"
 	"github.com/exitgate/exitgate/ca"
+	"github.com/exitgate/exitgate/ca/authority"
 	"github.com/exitgate/exitgate/ca/enroll"
 	"github.com/exitgate/exitgate/ca/trust"
 )
@@ -37,33 +32,27 @@ import (
 type Gateway struct {
 	URL         string // https://127.0.0.1:PORT
 	Fingerprint string // of the identity root
+	Authority   *authority.Authority
 	Issuer      *ca.Issuer
 	Proxy       *Proxy
 	server      *httptest.Server
-	root        pair
-	issuer      pair
+	ahead       atomic.Int64
 
 	// Before, when it is set before the first request, is called for each, while the host waits.
 	Before func(path string)
 
-	mu       sync.Mutex // guards what follows
-	Fail     map[string]int
-	Date     string            // in place of the time, when set
-	Mode     string            // proxy, unless set
-	NoProxy  []string          // beside what the host adds
-	Program  string            // path of the program at /bin/{os}-{arch}; "" has none
-	Retire   bool              // the first interception root is no longer served
-	More     []byte            // PEM of interception roots beside the issuer's
-	Lifetime time.Duration     // of an identity
-	Names    map[string]string // names of hosts that are registered, and their addresses
-	Tokens   map[string]int    // uses left
-	Asked    []string          // METHOD PATH of all requests, in order
-	Stores   []string          // of the last registration
-}
-
-type pair struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	mu      sync.Mutex // guards what follows
+	Fail    map[string]int
+	Mode    string            // proxy, unless set
+	NoProxy []string          // beside what the host adds
+	Program string            // path of the program at /bin/{os}-{arch}; "" has none
+	Retire  bool              // the first interception root is no longer served
+	More    []byte            // PEM of interception roots beside the issuer's
+	Root    []byte            // answered in place of the identity root, as PEM, when set
+	Names   map[string]string // names of hosts that are registered, and their addresses
+	Tokens  map[string]int    // uses left
+	Asked   []string          // METHOD PATH of all requests, in order
+	Stores  []string          // of the last registration
 }
 
 // New starts a gateway that the test's end stops.
@@ -73,54 +62,74 @@ func New(t testing.TB) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Gateway{Issuer: issuer, Fail: map[string]int{}, Mode: "proxy", Names: map[string]string{}, Tokens: map[string]int{}, Lifetime: 8 * time.Hour}
+	g := &Gateway{Issuer: issuer, Fail: map[string]int{}, Mode: "proxy", Names: map[string]string{}, Tokens: map[string]int{}}
 	g.Proxy = newProxy(t, issuer)
-	g.root = g.make(t, pair{}, &x509.Certificate{Subject: pkix.Name{CommonName: "identity root"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	g.issuer = g.make(t, g.root, &x509.Certificate{Subject: pkix.Name{CommonName: "identity issuer"}, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign})
-	server := g.make(t, g.issuer, &x509.Certificate{Subject: pkix.Name{CommonName: "gateway"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 99, 0, 1)},
-		DNSNames: []string{"localhost", "gate.example.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	sum := sha256.Sum256(g.root.cert.Raw)
-	g.Fingerprint = hex.EncodeToString(sum[:])
-	clients := x509.NewCertPool()
-	clients.AddCert(g.root.cert)
 	g.server = httptest.NewUnstartedServer(g)
+	g.URL = "https://" + g.server.Listener.Addr().String()
+	g.Authority, err = authority.Open(authority.Options{Dir: filepath.Join(t.TempDir(), "identity"), URL: g.URL, KV: &memory{data: map[string][]byte{}}, Now: g.now,
+		Allowed: func(context.Context, string, exitgate.Class) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Fingerprint = g.Authority.Fingerprint()
 	g.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that refuse are what some tests are about
-	g.server.TLS = &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{server.cert.Raw, g.issuer.cert.Raw}, PrivateKey: server.key}}}
-	g.server.StartTLS()
+	config, err := g.Authority.TLSConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.server.Listener = tls.NewListener(g.server.Listener, config) // StartTLS would serve a certificate of its own
+	g.server.Start()
 	t.Cleanup(g.server.Close)
-	g.URL = g.server.URL
 	return g
 }
 
-// make signs a certificate with by, or with itself.
-func (g *Gateway) make(t testing.TB, by pair, template *x509.Certificate) pair {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if by.key == nil {
-		by = pair{template, key}
-	}
-	c, err := certify(by, key.Public(), template, 24*time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair{c, key}
+func (g *Gateway) now() time.Time { return time.Now().Add(time.Duration(g.ahead.Load())) }
+
+// Ahead sets the clock of the gateway.
+func (g *Gateway) Ahead(d time.Duration) { g.ahead.Store(int64(d)) }
+
+// memory is an authority's KV.
+type memory struct {
+	mu   sync.Mutex // guards data
+	data map[string][]byte
 }
 
-func certify(by pair, public any, template *x509.Certificate, life time.Duration) (*x509.Certificate, error) {
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		return nil, err
+// Get implements authority.KV.
+func (m *memory) Get(_ context.Context, bucket string, key []byte) ([]byte, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, ok := m.data[bucket+"/"+string(key)]
+	return bytes.Clone(v), ok, nil
+}
+
+// CompareAndSwap implements authority.KV.
+func (m *memory) CompareAndSwap(_ context.Context, bucket string, key, old, next []byte) ([]byte, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := bucket + "/" + string(key)
+	have, ok := m.data[at]
+	if ok != (old != nil) || !bytes.Equal(have, old) {
+		return bytes.Clone(have), false, nil
 	}
-	template.SerialNumber, template.NotBefore, template.NotAfter = serial, time.Now().Add(-time.Minute), time.Now().Add(life)
-	der, err := x509.CreateCertificate(rand.Reader, template, by.cert, public, by.key)
-	if err != nil {
-		return nil, err
+	if delete(m.data, at); next != nil {
+		m.data[at] = bytes.Clone(next)
 	}
-	return x509.ParseCertificate(der)
+	return next, true, nil
+}
+
+// List implements authority.KV.
+func (m *memory) List(_ context.Context, bucket string, visit func(key, value []byte) error) error {
+	m.mu.Lock()
+	all := maps.Clone(m.data)
+	m.mu.Unlock()
+	for at, v := range all {
+		if key, ok := strings.CutPrefix(at, bucket+"/"); ok {
+			if err := visit([]byte(key), v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Lock gives the fields to the test until unlock is called.
@@ -169,20 +178,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer g.Lock()()
 	g.Asked = append(g.Asked, r.Method+" "+r.URL.Path)
-	if g.Date != "" {
-		w.Header().Set("Date", g.Date)
-	}
+	w.Header().Set("Date", g.now().UTC().Format(http.TimeFormat))
 	if status := g.Fail[path.Dir(r.URL.Path)+"/"] + g.Fail[r.URL.Path]; status != 0 {
 		problem(w, status, "failed by the test")
 		return
 	}
 	switch p := r.URL.Path; {
-	case strings.HasPrefix(p, "/root/"):
-		if p != "/root/"+g.Fingerprint {
-			problem(w, http.StatusNotFound, "no such root")
-			return
-		}
-		json.NewEncoder(w).Encode(map[string]string{"ca": text(g.root.cert)})
+	case strings.HasPrefix(p, "/root/") && g.Root != nil:
+		json.NewEncoder(w).Encode(map[string]string{"ca": string(g.Root)})
 	case p == "/trust/roots.pem":
 		b, err := os.ReadFile(g.Issuer.RootFile())
 		if err != nil {
@@ -205,17 +208,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, g.Program)
 	case p == "/enroll/v1/token":
 		g.token(w, r)
-	case p == "/1.0/sign":
-		g.sign(w, r)
-	case len(r.TLS.PeerCertificates) == 0:
-		problem(w, http.StatusUnauthorized, "an identity certificate is needed")
+	case strings.HasPrefix(p, "/enroll/v1/"):
+		name, _, err := g.Authority.Identify(r.TLS.PeerCertificates, g.now())
+		if err != nil {
+			problem(w, http.StatusForbidden, "%v", err)
+			return
+		}
+		g.known(w, r, name)
 	default:
-		g.known(w, r, r.TLS.PeerCertificates[0])
+		g.Authority.Handler().ServeHTTP(w, r)
 	}
-}
-
-func text(c *x509.Certificate) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 }
 
 func (g *Gateway) token(w http.ResponseWriter, r *http.Request) {
@@ -237,16 +239,16 @@ func (g *Gateway) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.Tokens[in.Token]--
-	claims, err := json.Marshal(map[string]any{"sub": in.Name, "sans": []string{in.Name, "spiffe://gw.example.test/class/build/host/" + in.Name}})
+	ott, err := g.Authority.Token(r.Context(), in.Name, "build")
 	if err != nil {
-		problem(w, 500, "%v", err)
+		problem(w, http.StatusBadRequest, "%v", err)
 		return
 	}
 	proxy := trust.Proxy{}
 	if g.Mode == "proxy" {
 		proxy = g.proxy()
 	}
-	json.NewEncoder(w).Encode(map[string]any{"ott": "e30." + base64.RawURLEncoding.EncodeToString(claims) + ".c2ln", "name": in.Name, "class": "build",
+	json.NewEncoder(w).Encode(map[string]any{"ott": ott, "name": in.Name, "class": "build",
 		"ca_url": g.URL, "mode": g.Mode, "proxy": proxy})
 }
 
@@ -254,45 +256,9 @@ func (g *Gateway) proxy() trust.Proxy {
 	return trust.Proxy{HTTP: g.Proxy.URL, HTTPS: g.Proxy.URL, NoProxy: g.NoProxy}
 }
 
-func (g *Gateway) sign(w http.ResponseWriter, r *http.Request) {
-	var in struct{ CSR, OTT string }
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
-		problem(w, http.StatusBadRequest, "%v", err)
-		return
-	}
-	block, _ := pem.Decode([]byte(in.CSR))
-	if block == nil {
-		problem(w, http.StatusBadRequest, "no request")
-		return
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
-	if err == nil {
-		err = errors.Join(csr.CheckSignature())
-	}
-	if err != nil || len(csr.URIs) != 1 {
-		problem(w, http.StatusForbidden, "the request does not fit the token: %v", err)
-		return
-	}
-	g.answer(w, csr.PublicKey, &x509.Certificate{Subject: csr.Subject, DNSNames: csr.DNSNames, URIs: csr.URIs})
-}
-
-func (g *Gateway) answer(w http.ResponseWriter, public any, template *x509.Certificate) {
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	c, err := certify(g.issuer, public, template, g.Lifetime)
-	if err != nil {
-		problem(w, 500, "%v", err)
-		return
-	}
-	w.WriteHeader(http.StatusCreated)
-	json.NewEncoder(w).Encode(map[string]any{"crt": text(c), "ca": text(g.issuer.cert), "certChain": []string{text(c), text(g.issuer.cert)}})
-}
-
 // known serves a host with an identity.
-func (g *Gateway) known(w http.ResponseWriter, r *http.Request, c *x509.Certificate) {
-	name := c.Subject.CommonName
+func (g *Gateway) known(w http.ResponseWriter, r *http.Request, name string) {
 	switch r.URL.Path {
-	case "/1.0/renew":
-		g.answer(w, c.PublicKey, &x509.Certificate{Subject: c.Subject, DNSNames: c.DNSNames, URIs: c.URIs})
 	case "/enroll/v1/register":
 		var in struct{ Addresses, Trust []string }
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
@@ -311,12 +277,6 @@ func (g *Gateway) known(w http.ResponseWriter, r *http.Request, c *x509.Certific
 
 // Stop ends the listener before the test does.
 func (g *Gateway) Stop() { g.server.Close() }
-
-// Answer makes g answer with the identity root of another gateway, which is public, over its own certificate.
-func (g *Gateway) Answer(other *Gateway) {
-	defer g.Lock()()
-	g.root.cert, g.Fingerprint = other.root.cert, other.Fingerprint
-}
 
 // Serve starts a TLS server with a handler and any certificate, and returns its URL.
 func Serve(t testing.TB, h http.Handler) string {
