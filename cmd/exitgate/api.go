@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 
+	"github.com/exitgate/exitgate/ca"
 	"github.com/exitgate/exitgate/web"
 )
 
@@ -30,19 +32,25 @@ func (g *gateway) apiCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	switch c := g.settings().loaded.apiCertificate; {
 	case c != nil:
 		return c, nil
-	case g.controlCertificate != nil:
-		return g.controlCertificate(hello)
+	case g.hostCA != nil:
+		return g.ownCertificate(hello)
 	}
 	return nil, errors.New("listen.api needs a certificate: set api.certificate and api.key")
 }
 
 // trust answers what hosts have to trust.
-func (g *gateway) trust(context.Context) (t web.Trust, err error) {
-	pem, err := os.ReadFile(g.issuer.RootFile())
-	if err != nil {
-		return t, fmt.Errorf("read the interception root: %w", err)
+func (g *gateway) trust(context.Context) (web.Trust, error) {
+	t := web.Trust{Roots: string(g.issuer.RootsPEM())}
+	for _, root := range g.issuer.Roots() {
+		t.Fingerprints = append(t.Fingerprints, ca.Fingerprint(root))
 	}
-	return web.Trust{Roots: string(pem), Fingerprints: []string{g.issuer.Fingerprint()}}, nil
+	if g.hostCA != nil {
+		t.Identity = g.hostCA.Fingerprint()
+	}
+	if g.listenEnroll != nil {
+		t.Enroll = g.enrollURL()
+	}
+	return t, nil
 }
 
 // publicName is how hosts reach this gateway.
@@ -53,13 +61,36 @@ func (g *gateway) publicName() string {
 
 // proxySettings answers what hosts set to use the proxy.
 func (g *gateway) proxySettings(context.Context) (p web.ProxySettings, err error) {
-	host, port, err := net.SplitHostPort(g.listenProxy.Addr().String())
+	if p.HTTP, err = g.reachable("http", g.listenProxy); err != nil {
+		return p, err
+	}
+	p.HTTPS = p.HTTP
+	host := g.publicName()
+	p.NoProxy = []string{"localhost", "127.0.0.1", "::1", host}
+	if u, err := url.Parse(p.HTTP); err == nil && u.Hostname() != host {
+		p.NoProxy = append(p.NoProxy, u.Hostname())
+	}
+	switch {
+	case g.listenPlain != nil:
+		p.PACURL, err = g.reachable("http", g.listenPlain)
+	case g.listenEnroll != nil:
+		p.PACURL = g.enrollURL()
+	}
+	if p.PACURL != "" {
+		p.PACURL += "/proxy.pac"
+	}
+	return p, err
+}
+
+// reachable is the URL at which others reach a listener: that of its own address where it has one, and else of the
+// public name.
+func (g *gateway) reachable(scheme string, l net.Listener) (string, error) {
+	host, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
-		return p, errors.New("the proxy listens on no address with a port")
+		return "", fmt.Errorf("%s is no address with a port", l.Addr())
 	}
 	if ip := net.ParseIP(host); g.settings().PublicName != "" || ip == nil || ip.IsUnspecified() {
 		host = g.publicName()
 	}
-	url := "http://" + net.JoinHostPort(host, port)
-	return web.ProxySettings{HTTP: url, HTTPS: url, NoProxy: []string{"localhost", "127.0.0.1", "::1", host}}, nil
+	return scheme + "://" + net.JoinHostPort(host, port), nil
 }

@@ -18,6 +18,9 @@ type Config struct {
 	Listen Listen `yaml:"listen"`
 	// The API over TLS (listen.api).
 	API API `yaml:"api"`
+	// The identities that hosts get when they enrol (listen.enroll) and show (listen.tls_proxy). A change needs a
+	// restart.
+	Identity Identity `yaml:"identity"`
 	// The name or address by which hosts and tools reach this gateway, where they are told so. Default: the name
 	// of the machine.
 	PublicName string `yaml:"public_name"`
@@ -58,6 +61,15 @@ type Config struct {
 type Listen struct {
 	// The explicit proxy (HTTP CONNECT and absolute-form), as address:port.
 	Proxy HostPort `yaml:"proxy"`
+	// The explicit proxy over TLS that asks hosts for their identity certificate, as address:port, usually with port
+	// 3129; "off" (the default) for none.
+	TLSProxy HostPort `yaml:"tls_proxy"`
+	// Where hosts enrol, renew their identity, and fetch what they need, over TLS, as address:port, usually with port
+	// 3130; "off" (the default) for none.
+	Enroll HostPort `yaml:"enroll"`
+	// proxy.pac, wpad.dat, the list of revoked identities and the roots in plain HTTP, for clients that can do no
+	// better, as address:port; "off" (the default) for none.
+	Plain HostPort `yaml:"plain"`
 	// Metrics, /livez and /readyz for machines, as address:port; "off" for none.
 	Admin HostPort `yaml:"admin"`
 	// The API over TLS, for those who have an API token, as address:port; "off" (the default) for none. It is not
@@ -72,6 +84,31 @@ type API struct {
 	Certificate string `yaml:"certificate"`
 	// Its private key (PEM).
 	Key string `yaml:"key"`
+}
+
+// Identity configures the identity authority: smallstep's, with a root of its own in data_dir/identity.
+type Identity struct {
+	// Where hosts reach the enrolment listener. Default: https://, public_name and the listener's port.
+	URL string `yaml:"url"`
+	// Further names and addresses under which hosts reach it.
+	Names []string `yaml:"names"`
+	// Begins the identifiers of hosts (spiffe://). A change makes every identity that was given invalid.
+	TrustDomain string `yaml:"trust_domain"`
+	// How long an identity is valid: 5m to 7d. Hosts renew theirs at half of it.
+	Lifetime Duration `yaml:"lifetime"`
+	// Refuse hosts that show no identity on listen.tls_proxy. Otherwise they are known by address or token.
+	Required bool `yaml:"required"`
+	// What hosts are told when they enrol: proxy (they set the proxy), or transparent (they set nothing).
+	Mode HostMode `yaml:"mode"`
+	// Names for which hosts get server certificates by ACME: a name, or *. and one for all names one label below it.
+	// None: no ACME.
+	ACME []string `yaml:"acme"`
+	// Where the key of the identity root lives, as ca.root_key.
+	RootKey KeyURI `yaml:"root_key"`
+	// Where keys of its issuers live.
+	IssuerKey KeyURI `yaml:"issuer_key"`
+	// What encrypts keys that are files, as ca.root_passphrase.
+	Passphrase Secret `yaml:"passphrase"`
 }
 
 // HostEntry is one known host.
@@ -213,8 +250,10 @@ type Timeouts struct {
 	UpstreamTLS Duration `yaml:"upstream_tls"`
 	// From the request sent to the head of the response.
 	ResponseHeader Duration `yaml:"response_header"`
-	// A body, or an upgraded connection, on which nothing moves.
+	// A body of which nothing moves.
 	BodyIdle Duration `yaml:"body_idle"`
+	// An upgraded connection (WebSocket), or a response of events (SSE, gRPC), on which nothing moves.
+	StreamIdle Duration `yaml:"stream_idle"`
 	// A spliced flow on which nothing moves.
 	SpliceIdle Duration `yaml:"splice_idle"`
 	// How long flows may go on after SIGTERM before they are cut.

@@ -46,6 +46,8 @@ type (
 	LogLevel string
 	// LogFormat is auto, text or json.
 	LogFormat string
+	// HostMode is proxy or transparent.
+	HostMode string
 	// KeyURI is the URI of a key, or "offline".
 	KeyURI string
 	// Secret is file:PATH, env:NAME or credential:NAME.
@@ -90,6 +92,8 @@ func checkValue(typ, s string) error {
 		err = oneOf(s, "debug", "info", "warn", "error")
 	case "LogFormat":
 		err = oneOf(s, "auto", "text", "json")
+	case "HostMode":
+		err = oneOf(s, "proxy", "transparent")
 	case "KeyURI":
 		err = checkKeyURI(s)
 	case "Secret":

@@ -19,6 +19,7 @@ import (
 
 	"github.com/exitgate/exitgate"
 	"github.com/exitgate/exitgate/ca"
+	"github.com/exitgate/exitgate/ca/authority"
 	"github.com/exitgate/exitgate/cmd/internal/pipeline"
 	"github.com/exitgate/exitgate/inspect"
 	"github.com/exitgate/exitgate/mitm"
@@ -38,6 +39,7 @@ type gateway struct {
 
 	lock    *os.File
 	issuer  *ca.Issuer
+	hostCA  *authority.Authority // of hosts' identities; nil where no listener needs it
 	store   storage.Store
 	journal *journal.Journal
 	policy  *policy.Engine
@@ -49,11 +51,8 @@ type gateway struct {
 	uses       *web.Uses
 	leases     *web.Leases
 	identities *web.Identities
-	// controlCertificate returns the certificate of the gateway's own listeners, under the identity root; nil: there
-	// is none.
-	controlCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	listenProxy, listenAdmin, listenAPI, listenSocket net.Listener
+	listenProxy, listenTLSProxy, listenEnroll, listenPlain, listenAdmin, listenAPI, listenSocket net.Listener
 
 	closers []func() // undo what was opened, last first
 
@@ -73,7 +72,7 @@ func openGateway(ctx context.Context, c *Config, file string, log *slog.Logger) 
 	g := &gateway{file: file, log: log, since: time.Now().UTC()}
 	g.config.Store(c)
 	for _, step := range []func(context.Context) error{
-		g.listen, g.openData, g.openStore, g.openAPI, g.openPolicy, g.openIssuer, g.openMetrics, g.openEngine,
+		g.listen, g.openData, g.openStore, g.openAPI, g.openIdentity, g.openPolicy, g.openIssuer, g.openMetrics, g.openEngine,
 	} {
 		if err := step(ctx); err != nil {
 			g.close()
@@ -104,6 +103,9 @@ func (g *gateway) listen(ctx context.Context) error {
 		to   *net.Listener
 	}{
 		{"listen.proxy", g.settings().Listen.Proxy, &g.listenProxy},
+		{"listen.tls_proxy", g.settings().Listen.TLSProxy, &g.listenTLSProxy},
+		{"listen.enroll", g.settings().Listen.Enroll, &g.listenEnroll},
+		{"listen.plain", g.settings().Listen.Plain, &g.listenPlain},
 		{"listen.admin", g.settings().Listen.Admin, &g.listenAdmin},
 		{"listen.api", g.settings().Listen.API, &g.listenAPI},
 	} {
@@ -311,7 +313,7 @@ func engineTimeouts(c *Config) mitm.Timeouts {
 	return mitm.Timeouts{
 		FirstBytes: t.FirstBytes.value(), Handshake: t.Handshake.value(), RequestHeader: t.RequestHeader.value(),
 		Idle: t.Idle.value(), Resolve: t.Resolve.value(), Connect: t.Connect.value(), UpstreamTLS: t.UpstreamTLS.value(),
-		ResponseHeader: t.ResponseHeader.value(), BodyIdle: t.BodyIdle.value(), SpliceIdle: t.SpliceIdle.value(),
+		ResponseHeader: t.ResponseHeader.value(), BodyIdle: t.BodyIdle.value(), StreamIdle: t.StreamIdle.value(), SpliceIdle: t.SpliceIdle.value(),
 	}
 }
 
