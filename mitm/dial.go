@@ -64,17 +64,27 @@ func upconnOf(c net.Conn) *upconn {
 // end the process.
 func (p *Proxy) dial(ctx context.Context, d exitgate.Destination) (u *upconn, err error) {
 	err = safely("dial", func() (err error) { u, err = p.dialChecked(ctx, d); return err })
+	if l := looking(ctx); l != nil && err == nil {
+		l.Dialled = u.addr
+	}
 	return u, err
 }
 
 func (p *Proxy) dialChecked(ctx context.Context, d exitgate.Destination) (*upconn, error) {
+	l := looking(ctx)
 	if parent := p.parentFor(d.Host); parent != nil {
+		if l != nil {
+			l.Parent = hostPort(parent)
+		}
 		return p.dialThrough(ctx, parent, d)
 	}
 	start := time.Now()
 	addrs, err := p.resolve(ctx, d)
 	if err != nil {
 		return nil, err
+	}
+	if l != nil {
+		l.Answers = addrs
 	}
 	u := &upconn{resolve: time.Since(start)}
 	if _, literal := d.IP(); literal {

@@ -233,13 +233,23 @@ type View struct {
 	Rule      string         `json:"rule"`
 	Reason    string         `json:"reason"`
 	Revision  string         `json:"revision"`            // of the policy
+	Looked    bool           `json:"looked"`              // the policy said yes, so the fields below say what was met
 	Addresses []string       `json:"addresses,omitempty"` // that the name has
-	Dialled   string         `json:"dialled,omitempty"`   // the one that was chosen
+	Barred    []Barred       `json:"barred,omitempty"`    // those of them that the gateway does not dial
+	Parent    string         `json:"parent,omitempty"`    // the proxy behind the gateway that looks the name up and dials
+	Dialled   string         `json:"dialled,omitempty"`   // address and port that took the connection
 	TLS       string         `json:"tls,omitempty"`       // version
 	ALPN      string         `json:"alpn,omitempty"`
 	Chain     []Certificate  `json:"chain,omitempty"` // that the upstream showed, its own first
-	Step      string         `json:"step,omitempty"`  // at which it failed, as in a Fault
+	Step      string         `json:"step,omitempty"`  // at which it failed, as in a Fault; guard: no address may be dialled
+	Type      string         `json:"type,omitempty"`  // of the fault (RFC 9209, section 2.3)
 	Error     string         `json:"error,omitempty"` // what failed
+}
+
+// A Barred address is one that the gateway does not dial, and why.
+type Barred struct {
+	Address string `json:"address"`
+	Why     string `json:"why"`
 }
 
 // A Certificate is one of a chain, in short.
@@ -251,6 +261,9 @@ type Certificate struct {
 	NotAfter  time.Time `json:"not_after"`
 }
 
+// viewTime bounds a view. Whoever asks waits for five seconds, and should learn the decision even if the upstream is silent.
+const viewTime = 4 * time.Second
+
 // view tells what the policy says, and only where it says yes what the gateway sees out there.
 func (h *Handler) view(w http.ResponseWriter, r *http.Request, host web.Host) error {
 	u, err := url.Parse(r.URL.Query().Get("url"))
@@ -260,7 +273,7 @@ func (h *Handler) view(w http.ResponseWriter, r *http.Request, host web.Host) er
 	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil:
 		return web.Invalid(errors.New("view: give an absolute http or https URL"))
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), viewTime)
 	defer cancel()
 	v, err := h.Decide(ctx, host, u)
 	if err != nil {
@@ -269,6 +282,7 @@ func (h *Handler) view(w http.ResponseWriter, r *http.Request, host web.Host) er
 	var out View
 	if v.Action == exitgate.Allow || v.Action == exitgate.Splice {
 		out = h.Look(ctx, u)
+		out.Looked = true
 	}
 	out.URL, out.Host, out.Class, out.Time = u.String(), host.Name, host.Class, h.now()
 	out.Action, out.Rule, out.Reason, out.Revision = v.Action.String(), v.Rule, v.Reason, v.Revision

@@ -1,0 +1,99 @@
+package mitm
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+
+	"github.com/exitgate/exitgate"
+)
+
+// A Look is what the gateway sees on the way to a destination, as far as it came. What was not reached is zero.
+type Look struct {
+	Dest    exitgate.Destination
+	Answers []netip.AddrPort // that the name has, in the order of the resolver; nil: a parent proxy looks it up
+	Barred  []Barred         // those of Answers that the guard does not let the gateway dial
+	Parent  string           // host and port of the parent proxy; "" none
+	Dialled netip.AddrPort   // the address that took the connection; of the parent, if one is used
+	TLS     string           // version
+	ALPN    string           // protocol that the upstream chose of those that hosts are offered
+	Chain   []*x509.Certificate
+	// Err is a *exitgate.Fault that names the step, a *exitgate.Refusal or a *exitgate.Bug; nil: all went well.
+	Err error
+}
+
+// A Barred address is one that may not be dialled.
+type Barred struct {
+	Addr netip.AddrPort
+	Why  string
+}
+
+// Look resolves, checks, dials and, for https, shakes hands as for a request to u, on a connection of its own, and closes
+// it again without having sent a request. It asks no policy: whoever calls it has a verdict that allows. Nothing is
+// recorded. It takes as long as Timeouts allow, or until ctx ends.
+func (p *Proxy) Look(ctx context.Context, u *url.URL) (l Look) {
+	l.Err = safely("look", func() error { return p.look(ctx, u, &l) })
+	for _, a := range l.Answers {
+		if err := p.Guard.Check(a); err != nil {
+			l.Barred = append(l.Barred, Barred{a, err.Error()})
+		}
+	}
+	return l
+}
+
+func (p *Proxy) look(ctx context.Context, u *url.URL, l *Look) (err error) {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	if l.Dest, err = parseAuthority(net.JoinHostPort(u.Hostname(), port)); err != nil {
+		return exitgate.NewRefusal(400, exitgate.RuleMalformed, "%.300q: %v", u.Host, err)
+	}
+	ctx = context.WithValue(ctx, lookKey{}, l)
+	if u.Scheme != "https" {
+		c, err := p.dial(ctx, l.Dest)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	c, err := p.dialTLS(ctx, l.Dest.String(), p.lookTLS(l))
+	if cert := new(tls.CertificateVerificationError); errors.As(err, &cert) {
+		l.Chain = cert.UnverifiedCertificates
+	}
+	if err != nil {
+		return err
+	}
+	up := upconnOf(c)
+	l.TLS, l.ALPN = up.version, up.alpn
+	return c.Close()
+}
+
+// lookTLS is the configuration with which upstreams are met, with the protocols of hosts that speak HTTP/2, and with no
+// session to resume: the chain is shown in a whole handshake only.
+func (p *Proxy) lookTLS(l *Look) *tls.Config {
+	protos := []string{"h2", "http/1.1"}
+	if p.Upstream.DisableHTTP2 {
+		protos = protos[1:]
+	}
+	c := p.upstreamTLS(protos...)
+	c.ClientSessionCache = nil
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		l.Chain = cs.PeerCertificates
+		return p.verifyMore(cs)
+	}
+	return c
+}
+
+type lookKey struct{}
+
+// looking returns the look that a dial is made for, or nil. What it notes comes from the dial itself, so that a look
+// cannot see anything but what a request would meet.
+func looking(ctx context.Context) *Look {
+	l, _ := ctx.Value(lookKey{}).(*Look)
+	return l
+}
