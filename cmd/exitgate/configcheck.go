@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/exitgate/exitgate"
 )
@@ -29,6 +31,33 @@ func (f *configFile) check(c *Config) {
 		}
 	}
 	f.checkCA(c)
+	f.checkIdentity(c)
+}
+
+func (f *configFile) checkIdentity(c *Config) {
+	i := c.Identity
+	if u, err := url.Parse(i.URL); i.URL != "" && (err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
+		f.add("identity.url", "identity.url: %.100q is not the URL of a listener, such as https://gate.example.com:3130", i.URL)
+	}
+	for n, name := range i.Names {
+		if checkDomain(name) != nil && net.ParseIP(name) == nil {
+			f.add(fmt.Sprintf("identity.names[%d]", n), "identity.names: %.80q is neither a name nor an address", name)
+		}
+	}
+	for n, name := range i.ACME {
+		if checkDomain(strings.TrimPrefix(name, "*.")) != nil {
+			f.add(fmt.Sprintf("identity.acme[%d]", n), "identity.acme: %.80q is neither a name nor *. and a name", name)
+		}
+	}
+	if i.TrustDomain != "" && checkDomain(i.TrustDomain) != nil {
+		f.add("identity.trust_domain", "identity.trust_domain: %.80q is not a DNS name", i.TrustDomain)
+	}
+	if d := i.Lifetime.value(); i.Lifetime != "" && (d < 5*time.Minute || d > 7*24*time.Hour) {
+		f.add("identity.lifetime", "identity.lifetime: %s is not between 5m and 7d", i.Lifetime)
+	}
+	if i.Required && (c.Listen.TLSProxy == "" || c.Listen.TLSProxy == "off") {
+		f.add("identity.required", "identity.required: listen.tls_proxy is off, so that nobody would be asked")
+	}
 }
 
 func (f *configFile) checkCA(c *Config) {

@@ -4,10 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/exitgate/exitgate"
+	"github.com/exitgate/exitgate/ca"
 	"github.com/exitgate/exitgate/ca/enroll"
 	"github.com/exitgate/exitgate/ca/export"
 	"github.com/exitgate/exitgate/ca/trust"
@@ -83,7 +83,7 @@ func (g *gateway) forHosts() http.Handler {
 func (g *gateway) routePublic(m *http.ServeMux) {
 	m.HandleFunc("GET /trust/roots.pem", func(w http.ResponseWriter, _ *http.Request) { write(w, "application/x-pem-file", g.issuer.RootsPEM()) })
 	for _, f := range export.Formats() {
-		m.HandleFunc("GET /trust/root."+f.String(), func(w http.ResponseWriter, r *http.Request) { g.exportRoots(w, f) })
+		m.HandleFunc("GET /trust/root."+string(f), func(w http.ResponseWriter, r *http.Request) { g.exportRoots(w, f) })
 	}
 	m.HandleFunc("GET /proxy.pac", g.pac)
 	m.HandleFunc("GET /wpad.dat", g.pac)
@@ -102,7 +102,7 @@ func bytesOf(kind string, b []byte) http.HandlerFunc {
 func (g *gateway) exportRoots(w http.ResponseWriter, f export.Format) {
 	b, err := f.Encode(g.issuer.Roots(), "")
 	if err != nil {
-		g.log.Error("the roots cannot be exported", "format", f.String(), "err", err)
+		g.log.Error("the roots cannot be exported", "format", string(f), "err", err)
 		http.Error(w, "the roots cannot be exported in this format; exitgate ca export says why", http.StatusInternalServerError)
 		return
 	}
@@ -169,18 +169,42 @@ func (g *gateway) hostSettings(ctx context.Context) (s hostapi.Settings, err err
 
 // decideFor asks the policy about a GET of u by a host that enrolled.
 func (g *gateway) decideFor(ctx context.Context, h web.Host, u *url.URL) (exitgate.Verdict, error) {
-	q, err := question(exitgate.Host{Name: h.Name, Class: h.Class, Addr: firstAddress(h), By: exitgate.ByCertificate}, http.MethodGet, u.String())
+	q, err := g.api.Imagine(web.Hypothesis{Host: h.Name, Method: http.MethodGet, URL: u.String()})
 	if err != nil {
-		return exitgate.Verdict{}, web.Invalid(err)
+		return exitgate.Verdict{}, err
 	}
 	return g.policy.Decide(ctx, q)
 }
 
-func firstAddress(h web.Host) netip.Addr {
-	for _, r := range h.Addresses {
-		return r.Addr()
+// look is what the gateway meets where a URL leads, in the API's words.
+func (g *gateway) look(ctx context.Context, u *url.URL) hostapi.View {
+	l := g.proxy.Look(ctx, u)
+	v := hostapi.View{Parent: l.Parent, TLS: l.TLS, ALPN: l.ALPN}
+	for _, a := range l.Answers {
+		v.Addresses = append(v.Addresses, a.Addr().String())
 	}
-	return netip.Addr{}
+	for _, b := range l.Barred {
+		v.Barred = append(v.Barred, hostapi.Barred{Address: b.Addr.Addr().String(), Why: b.Why})
+	}
+	if l.Dialled.IsValid() {
+		v.Dialled = l.Dialled.String()
+	}
+	for _, c := range l.Chain {
+		v.Chain = append(v.Chain, hostapi.Certificate{Subject: c.Subject.String(), Issuer: c.Issuer.String(),
+			SHA256: ca.Fingerprint(c), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+	}
+	var fault *exitgate.Fault
+	var refusal *exitgate.Refusal
+	switch {
+	case errors.As(l.Err, &fault):
+		v.Step, v.Type, v.Error = fault.Step, fault.Type, fault.Reason
+	case errors.As(l.Err, &refusal):
+		v.Step, v.Error = "guard", refusal.Verdict.Reason
+	case l.Err != nil:
+		v.Step, v.Error = "look", "the gateway failed: its log says how"
+		g.log.Error("a destination cannot be looked at", "url", u.Redacted(), "err", l.Err)
+	}
+	return v
 }
 
 // enrolCommand is what is pasted on a host to enrol it.
@@ -188,5 +212,3 @@ func enrolCommand(gateway, fingerprint string) string {
 	sum := sha256.Sum256(enroll.Script())
 	return enroll.Command(gateway, fingerprint, hex.EncodeToString(sum[:]))
 }
-
-var _ net.Listener = (*net.TCPListener)(nil)

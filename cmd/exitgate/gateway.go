@@ -232,6 +232,9 @@ func (g *gateway) openEngine(context.Context) error {
 	p.Decider, p.Issuer, p.Identify = g.policy, g.issuer, &g.hosts
 	p.Recorder = web.Logged(g.log, g.uses.Recorder(g.metrics.Recorder(g.journal)))
 	p.Sniff = inspect.Sniff
+	if p.TLSProxy, err = g.tlsProxy(); err != nil {
+		return err
+	}
 	p.NewScreen = func() mitm.Screen {
 		return inspect.NewScreen(inspect.ScreenLimits{Head: int(c.Limits.HeaderBytes.value())})
 	}

@@ -232,17 +232,17 @@ func makeHostToken(c *cobra.Command, t web.HostToken, file, output string) error
 }
 
 // enrolHint says what to run on a host that has the token.
-//
-// The enrolment program renders the exact command; this is its place.
 func enrolHint(trust web.Trust, t web.HostToken) string {
 	if trust.Enroll == "" {
 		return "This gateway has no listener for enrolment: set listen.enroll."
 	}
-	command := []string{"exitgate", "enroll", "--gateway", trust.Enroll, "--fingerprint", trust.Identity, "--token", "-"}
+	name := ""
 	if t.Host != "" {
-		command = append(command, "--name", t.Host)
+		name = " --name " + shellQuote(t.Host)
 	}
-	return "On the host, as root; it asks for the token on standard input:\n\n  " + strings.Join(quoteAll(command), " ")
+	command := []string{"exitgate", "enroll", "--gateway", trust.Enroll, "--fingerprint", trust.Identity, "--token", "-"}
+	return "On the host, as root; it asks for the token:\n\n  " + enrolCommand(trust.Enroll, trust.Identity) + name +
+		"\n\nThe same where exitgate is installed:\n\n  " + strings.Join(quoteAll(command), " ") + name
 }
 
 func hostTokenListCommand() *cobra.Command {

@@ -83,6 +83,23 @@ func (g *gateway) identify(chain []*x509.Certificate) (string, exitgate.Class, e
 	return name, class, err
 }
 
+// recheckEvery is how soon a certificate that was revoked, through any gateway, is refused on connections that are open.
+const recheckEvery = 5 * time.Second
+
+// recheck has the engine ask again who the hosts of open connections are, before their next request, until ctx ends.
+func (g *gateway) recheck(ctx context.Context) {
+	t := time.NewTicker(recheckEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			g.hosts.Changed()
+		}
+	}
+}
+
 // addressesOf returns the addresses of a host that is in good standing: ACME asks at these and no others.
 func (g *gateway) addressesOf(_ context.Context, name string) (list []netip.Addr, err error) {
 	h, ok := g.api.HostNamed(name)

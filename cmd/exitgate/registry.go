@@ -212,7 +212,7 @@ func registered(c *Config, ledger []web.Host) (list []mitm.RegisteredHost, lost 
 		}
 		r := mitm.RegisteredHost{Name: h.Name, Class: h.Class}
 		if h.Disabled {
-			r.Class = exitgate.ClassUnknown // refused, whatever is granted
+			r.Refused = "it is disabled: " + cmp.Or(h.Reason, "nobody said why")
 		}
 		for _, p := range h.Addresses {
 			if other, ok := taken[p.Prefix]; ok {

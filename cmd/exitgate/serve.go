@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,19 @@ func (g *gateway) serve(ctx, hurry context.Context) error {
 	wg.Go(func() { tendMemory(ctx) })
 	run("the proxy", func() error { return g.proxy.Serve(ctx, g.listenProxy, exitgate.WayProxy) })
 	run("the admin API", func() error { return g.api.Serve(sides, g.listenSocket) })
+	if g.listenTLSProxy != nil {
+		run("the TLS proxy", func() error { return g.proxy.Serve(ctx, g.listenTLSProxy, exitgate.WayTLSProxy) })
+	}
+	if g.listenEnroll != nil {
+		run("the enrolment listener", func() error { return g.serveEnroll(sides) })
+	}
+	if g.listenPlain != nil {
+		run("the plain listener", func() error { return g.servePlain(sides) })
+	}
+	if g.hostCA != nil {
+		wg.Go(func() { g.hostCA.Run(sides) })
+		wg.Go(func() { g.recheck(sides) })
+	}
 	if g.listenAPI != nil {
 		run("the remote API", func() error { return g.serveAPI(sides) })
 	}
@@ -138,7 +152,7 @@ func (c *Config) reloaded(old *Config, restart func(key string)) *Config {
 		{"data_dir", old.DataDir, c.DataDir}, {"gateway", old.Gateway, c.Gateway}, {"listen", old.Listen, c.Listen},
 		{"policy", old.Policy, c.Policy}, {"store", old.Store, c.Store}, {"store.url_file", old.loaded.storeURL, c.loaded.storeURL},
 		{"journal", old.Journal, c.Journal}, {"upstream", old.Upstream, c.Upstream},
-		{"limits", old.Limits, c.Limits}, {"timeouts", old.Timeouts, c.Timeouts}, {"redact", old.Redact, c.Redact}, {"public_name", old.PublicName, c.PublicName},
+		{"limits", old.Limits, c.Limits}, {"timeouts", old.Timeouts, c.Timeouts}, {"redact", old.Redact, c.Redact}, {"public_name", old.PublicName, c.PublicName}, {"identity", old.Identity, c.Identity},
 		{"ca.root_key", old.CA.RootKey, c.CA.RootKey}, {"ca.issuer_key", old.CA.IssuerKey, c.CA.IssuerKey},
 		{"ca.root_passphrase", old.CA.RootPassphrase, c.CA.RootPassphrase}, {"ca.issuer_passphrase", old.CA.IssuerPassphrase, c.CA.IssuerPassphrase},
 		{"refuse_connect", old.RefuseConnect, c.RefuseConnect}, {"log", old.Log, c.Log},
@@ -208,8 +222,13 @@ func (g *gateway) status(ctx context.Context) web.Status {
 	if g.listenAdmin != nil {
 		s.Listen = slices.Insert(s.Listen, 1, "admin "+g.listenAdmin.Addr().String())
 	}
-	if g.listenAPI != nil {
-		s.Listen = append(s.Listen, "api "+g.listenAPI.Addr().String())
+	for _, l := range []struct {
+		name string
+		l    net.Listener
+	}{{"tls-proxy", g.listenTLSProxy}, {"enroll", g.listenEnroll}, {"plain", g.listenPlain}, {"api", g.listenAPI}} {
+		if l.l != nil {
+			s.Listen = append(s.Listen, l.name+" "+l.l.Addr().String())
+		}
 	}
 	s.Grants, s.Exemptions = len(g.policy.Grants()), len(g.policy.Exemptions())
 	return s

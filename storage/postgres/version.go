@@ -32,7 +32,7 @@ func version(ctx context.Context, url string) (have, known int, err error) {
 		return 0, 0, err
 	}
 	s := &store{}
-	if s.write, err = connect(ctx, url, 1, 0); err != nil {
+	if s.write, err = connect(ctx, url, 1, 0, nil); err != nil {
 		return 0, len(all), err
 	}
 	defer s.write.Close()
