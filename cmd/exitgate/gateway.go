@@ -148,8 +148,11 @@ func (g *gateway) openIssuer(context.Context) error {
 		return err
 	}
 	o.Logger = g.log
-	g.issuer, err = ca.Open(o)
-	return err
+	if g.issuer, err = ca.Open(o); err != nil {
+		return err
+	}
+	g.api.CA = caAPI{g.issuer, g.log}
+	return nil
 }
 
 func (g *gateway) openStore(ctx context.Context) error {
