@@ -63,7 +63,7 @@ func TestCA(t *testing.T) {
 		{"POST", "/v1/ca/request", "", 200, `"request":"a request"`, "request"},
 		{"POST", "/v1/ca/issuer", `{"certificate":"PEM","reason":"r"}`, 200, "steady", "install PEM"},
 		{"POST", "/v1/ca/issuer", `{"certificate":"PEM"}`, 400, "reason", ""},
-		{"GET", "/v1/ca/rotate", "", 404, "no such path", ""},
+		{"GET", "/v1/ca/rotate", "", 405, "takes POST", ""},
 	} {
 		v.asked = nil
 		status, _, out := b.ask(t, c.method, c.path, c.body)

@@ -111,7 +111,8 @@ func TestOpenAPIHasTheMembers(t *testing.T) {
 		"Problem": Problem{}, "Class": Class{}, "Host": Host{}, "HostToken": HostToken{}, "APIToken": APIToken{},
 		"Grant": exitgate.Grant{}, "Exemption": exitgate.Exemption{}, "Ask": Ask{}, "Request": Request{}, "Approval": Approval{},
 		"Use": Use{}, "Entry": Entry{}, "Flow": exitgate.Flow{}, "Hypothesis": Hypothesis{}, "Status": Status{}, "Trust": Trust{},
-		"ProxySettings": ProxySettings{},
+		"ProxySettings": ProxySettings{}, "CAState": CAState{}, "CACertificate": CACertificate{}, "CARotation": CARotation{}, "CARequest": CARequest{},
+		"CAIssuer": CAIssuer{},
 	} {
 		var documented []string
 		for p := range schemas[name].Properties {

@@ -45,14 +45,16 @@ func TestScripts(t *testing.T) {
 
 // TestPostgresScripts runs the scripts that need a Postgres, which "pg stop" and "pg start" end and bring back.
 func TestPostgresScripts(t *testing.T) {
-	cluster := pgtest.New(t, "fsync=off")
 	p := params("testdata/postgres")
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
+		cluster := pgtest.New(t, "fsync=off") // one for each script, as they run at once and stop it
+		e.Values["postgres"] = cluster
 		e.Setenv("PGURL", cluster.Database(t))
 		return setup(e)
 	}
 	p.Cmds["pg"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		cluster := ts.Value("postgres").(*pgtest.Cluster)
 		if args[0] == "stop" {
 			cluster.Stop(t, syscall.SIGQUIT)
 			return
