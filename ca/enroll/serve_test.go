@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/exitgate/exitgate/ca/enroll"
+	"github.com/exitgate/exitgate/ca/enroll/enrolltest"
 	"github.com/exitgate/exitgate/ca/trust"
 )
 
@@ -106,6 +107,26 @@ func TestPACHostile(t *testing.T) {
 		if strings.Contains(got[0], "DIRECT") {
 			t.Errorf("proxy %q: goes %q", url, got[0])
 		}
+	}
+}
+
+// TestUnits lets systemd read the units, as they lie on a host.
+func TestUnits(t *testing.T) {
+	g := enrolltest.New(t)
+	h, _ := newHost(t)
+	h.Program = "/opt/not here/exitgate" // no such program; its name must come through whole
+	if _, err := h.Enroll(t.Context(), invite(g)); err != nil {
+		t.Fatal(err)
+	}
+	dir := h.Trust.Root + "/etc/systemd/system/"
+	out, _ := tool(t, "", "systemd-analyze", "verify", "--man=no", dir+"exitgate-host.service", dir+"exitgate-host.timer")
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "exitgate-host") && !strings.Contains(line, "Command /opt/not here/exitgate is not executable: No such file or directory") {
+			t.Errorf("systemd says %s", line)
+		}
+	}
+	if !strings.Contains(out, "is not executable") {
+		t.Errorf("systemd did not read the program's name: %s", out)
 	}
 }
 

@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -55,17 +56,39 @@ func (x *run) javaItems(w Want) []item {
 	seen := map[string]bool{}
 	for _, home := range x.javaHomes() {
 		store, ok := x.javaFile(home, "lib/security/cacerts", "jre/lib/security/cacerts")
-		if ok && !managed(store) && !seen[store] {
+		if ok && !managed(store) && !seen[store] && x.ours(store, home) {
 			seen[store] = true
 			items = append(items, keystoreItem{store, path.Join(home, "bin/keytool"), w.Roots})
 		}
 		props, ok := x.javaFile(home, "conf/net.properties", "lib/net.properties", "jre/lib/net.properties")
-		if ok && !seen[props] && w.Proxy.HTTPS != "" {
+		if ok && !seen[props] && w.Proxy.HTTPS != "" && x.ours(props, home) {
 			seen[props] = true
 			items = append(items, block(props, w.Proxy.netProperties()))
 		}
 	}
 	return items
+}
+
+// ours reports whether nobody but root, and us, decides what lies at both paths. Else their owner could have us run a
+// program, or write into a file, of their choice.
+func (x *run) ours(paths ...string) bool {
+	for _, p := range paths {
+		for ; ; p = path.Dir(p) {
+			fi, err := x.t.lstat(p)
+			if err != nil {
+				return false
+			}
+			uid, _ := owner(fi)
+			if world := fi.Mode()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0; !trusted(uid) || world {
+				x.skip(paths[0], "%s can be changed by others than root", p)
+				return false
+			}
+			if p == "/" {
+				break
+			}
+		}
+	}
+	return true
 }
 
 // A keystoreItem is the roots in one Java keystore.
@@ -106,10 +129,12 @@ func (k keystoreItem) done(ctx context.Context, x *run, prior *act) (bool, error
 
 // aliases lists our entries of a keystore. An error is a *skipped: a keystore that cannot be read is somebody's own.
 func (x *run) aliases(ctx context.Context, tool, keystore string) ([]string, error) {
-	if fi, err := x.t.stat(tool); err != nil {
+	tool, err := x.t.resolve(tool)
+	if err != nil || !x.t.isFile(tool) {
 		return nil, &skipped{"there is no " + tool}
-	} else if uid, _ := owner(fi); !trusted(uid) {
-		return nil, &skipped{tool + " belongs to another user, and is not run with our rights"}
+	}
+	if !x.ours(tool) {
+		return nil, &skipped{"its keytool is not run with our rights"}
 	}
 	c := Command{Argv: []string{tool, "-list", "-keystore", keystore, "-storepass", storePass}}
 	out, err := x.run(ctx, c)

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,6 +116,32 @@ func TestJavaPassword(t *testing.T) {
 		}
 	}
 	if !strings.Contains(said, "cacerts") || !strings.Contains(said, "password") {
+		t.Errorf("the report is %v", list)
+	}
+}
+
+// TestJavaOfOthers leaves a Java alone whose owner could make root write elsewhere.
+func TestJavaOfOthers(t *testing.T) {
+	h, _ := newTree(t, debian())
+	jdk(t, h, passwordless...)
+	if err := os.WriteFile(h.Root+"/etc/shadow", []byte("root:x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/shadow", h.Root+"/opt/java/jdk-21/conf/net.properties"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(h.Root+"/opt/java", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, h)
+	list := mustInstall(t, h, Want{Roots: []Root{newRoot(t, "one")}, Proxy: proxy()})
+	after := snapshot(t, h)
+	for _, p := range []string{"/etc/shadow", "/opt/java/jdk-21/lib/security/cacerts"} {
+		if before[p] != after[p] {
+			t.Errorf("%s was changed", p)
+		}
+	}
+	if !strings.Contains(fmt.Sprint(list), "can be changed by others than root") {
 		t.Errorf("the report is %v", list)
 	}
 }

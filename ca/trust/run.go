@@ -102,6 +102,9 @@ func (x *run) converge(ctx context.Context, items []item) error {
 }
 
 func (x *run) ensure(ctx context.Context, it item) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
 	a := it.act()
 	prior := x.rec.find(a.key())
 	ok, err := it.done(ctx, x, prior)

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -72,15 +74,17 @@ of the shell.`,
 				return err
 			}
 			host.Addresses = addresses
+			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM) // what was done is taken back then
+			defer stop()
 			var report *enroll.Report
 			if renew {
-				report, err = host.Renew(c.Context())
+				report, err = host.Renew(ctx)
 			} else if inv.Gateway == "" || inv.Fingerprint == "" {
 				return usage(c, errors.New("say which gateway, and how it is known: --gateway and --fingerprint"))
 			} else if inv.Token, err = enroll.ReadToken(token, tokenFile, c.InOrStdin()); err != nil {
 				return usage(c, err)
 			} else {
-				report, err = host.Enroll(c.Context(), inv)
+				report, err = host.Enroll(ctx, inv)
 			}
 			if err != nil {
 				return plainError(err)

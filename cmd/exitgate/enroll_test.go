@@ -164,6 +164,7 @@ func TestProcessList(t *testing.T) {
 
 // pasteScript pastes the command as a person would, in each shell, with a program to be had and without one.
 const pasteScript = snapFunction + `
+export -n TOKEN # only what is given to the script may carry it on
 rm -f /usr/local/bin/exitgate /etc/environment && echo LANG=C >/etc/environment && mkdir -p /usr/local/share/ca-certificates
 update-ca-certificates --fresh >/dev/null 2>&1
 for shell in dash 'busybox sh'; do
