@@ -105,7 +105,7 @@ func (a *Admin) explain(w http.ResponseWriter, r *http.Request) error {
 
 func (a *Admin) question(r *http.Request, h Hypothesis) (*exitgate.Question, error) {
 	if h.Flow == "" {
-		return a.imagine(h)
+		return a.Imagine(h)
 	}
 	if err := principal(r).may(mayTrail); err != nil {
 		return nil, err // what a flow asked for is in the answer
@@ -124,8 +124,8 @@ func (a *Admin) question(r *http.Request, h Hypothesis) (*exitgate.Question, err
 	return &f.Question, nil
 }
 
-// imagine makes the question that a request would have put through the explicit proxy.
-func (a *Admin) imagine(h Hypothesis) (*exitgate.Question, error) {
+// Imagine makes the question that a request would have put through the explicit proxy.
+func (a *Admin) Imagine(h Hypothesis) (*exitgate.Question, error) {
 	host, err := a.asker(h)
 	if err != nil {
 		return nil, err
