@@ -121,14 +121,7 @@ func (c *h1conn) alive() bool {
 	if err != nil {
 		return false
 	}
-	quiet := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, e := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		quiet = e == syscall.EAGAIN
-		return true
-	})
-	return err == nil && quiet
+	return isQuiet(raw)
 }
 
 // get returns an idle connection for the request, or a new one.

@@ -78,7 +78,7 @@ type Entry struct {
 }
 
 // Files tells what stands in files: the API lists it beside what is in the ledger, and refuses to change it. Each
-// entry says in its Source which file it is. A nil function has nothing.
+// entry says in its Source which file it is, and they are in the order of their ids. A nil function has nothing.
 type Files struct {
 	Classes    func() []Class
 	Hosts      func() []Host

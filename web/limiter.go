@@ -11,6 +11,7 @@ type Limiter struct {
 	mu      sync.Mutex
 	buckets map[netip.Prefix]*bucket
 	rest    bucket // of every address that came when there were too many
+	swept   time.Time
 }
 
 type bucket struct {
@@ -45,7 +46,8 @@ func (l *Limiter) bucket(addr netip.Addr, now time.Time, every time.Duration) *b
 	if b := l.buckets[p]; b != nil {
 		return b
 	}
-	if len(l.buckets) >= maxBuckets {
+	if len(l.buckets) >= maxBuckets && now.Sub(l.swept) >= time.Second {
+		l.swept = now
 		for p, b := range l.buckets {
 			if now.Sub(b.at) > time.Duration(b.used*float64(every)) {
 				delete(l.buckets, p) // it is empty again

@@ -23,7 +23,7 @@ type resource[T any] struct {
 	kind  string // of its documents
 	noun  string // what people call one
 	shelf *Shelf[T]
-	files func() []T // nil: none stand in files
+	files func() []T // in the order of their ids; nil: none stand in files
 	// named returns where an entry has its id; origin where it has the rest of what the gateway sets.
 	named  func(*T) *string
 	origin func(*T) origin
@@ -85,18 +85,20 @@ func (s resource[T]) all() []T {
 	if s.files == nil {
 		return kept
 	}
-	out := slices.Clone(s.files())
-	names := map[string]bool{}
-	for i := range out {
-		names[s.id(&out[i])] = true
+	filed := s.files()
+	if len(filed) == 0 {
+		return kept
 	}
+	out := make([]T, 0, len(filed)+len(kept))
 	for i := range kept {
-		if !names[s.id(&kept[i])] {
+		for len(filed) > 0 && s.id(&filed[0]) < s.id(&kept[i]) {
+			out, filed = append(out, filed[0]), filed[1:]
+		}
+		if len(filed) == 0 || s.id(&filed[0]) != s.id(&kept[i]) {
 			out = append(out, kept[i])
 		}
 	}
-	slices.SortStableFunc(out, func(a, b T) int { return strings.Compare(s.id(&a), s.id(&b)) })
-	return out
+	return append(out, filed...)
 }
 
 // defaultPage is how many entries a list has at most when the client does not say.

@@ -32,7 +32,7 @@ func openData(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := tryLock(f); err != nil {
 		pid := make([]byte, 20)
 		n, _ := f.ReadAt(pid, 0)
 		f.Close()

@@ -43,18 +43,19 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, params("testdata/script"))
 }
 
-// TestPostgresScripts runs the scripts that need a Postgres, which "pg stop" and "pg start" end and bring back.
+// TestPostgresScripts runs the scripts that need a Postgres, each its own, which "pg stop" and "pg start" end and bring
+// back.
 func TestPostgresScripts(t *testing.T) {
 	p := params("testdata/postgres")
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
-		cluster := pgtest.New(t, "fsync=off") // one for each script, as they run at once and stop it
-		e.Values["postgres"] = cluster
+		cluster := pgtest.New(t, "fsync=off")
+		e.Values["cluster"] = cluster
 		e.Setenv("PGURL", cluster.Database(t))
 		return setup(e)
 	}
 	p.Cmds["pg"] = func(ts *testscript.TestScript, _ bool, args []string) {
-		cluster := ts.Value("postgres").(*pgtest.Cluster)
+		cluster := ts.Value("cluster").(*pgtest.Cluster)
 		if args[0] == "stop" {
 			cluster.Stop(t, syscall.SIGQUIT)
 			return

@@ -168,6 +168,13 @@ type Registration struct {
 	Trust     []string    `json:"trust"` // fingerprints of the interception roots that it trusts
 }
 
+// Registered is the answer to a Registration: what the gateway knows of the host now, and what the host should be set to.
+type Registered struct {
+	Registration
+	Mode  string            `json:"mode"`
+	Proxy web.ProxySettings `json:"proxy"`
+}
+
 func (h *Handler) register(w http.ResponseWriter, r *http.Request, host web.Host) error {
 	var in Registration
 	if err := web.Decode(w, r, &in); err != nil {
@@ -180,7 +187,11 @@ func (h *Handler) register(w http.ResponseWriter, r *http.Request, host web.Host
 	if err := h.Admin.Identities.Trusts(r.Context(), host.Name, in.Trust); err != nil {
 		return err
 	}
-	web.Answer(w, http.StatusOK, Registration{host.Addresses, in.Trust})
+	settings, err := h.Settings(r.Context())
+	if err != nil {
+		return err
+	}
+	web.Answer(w, http.StatusOK, Registered{Registration{host.Addresses, in.Trust}, settings.Mode, settings.Proxy})
 	return nil
 }
 

@@ -52,16 +52,6 @@ func (d Dir) Open() (unlock func(), err error) {
 	return func() { f.Close() }, nil // closing gives the lock back
 }
 
-// flock waits for the lock of f, which a process holds for milliseconds.
-func flock(f *os.File) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if !errors.Is(err, syscall.EINTR) {
-			return os.NewSyscallError("flock", err)
-		}
-	}
-}
-
 // private returns an error when others than the owner may use f, a folder or a file with a key.
 func private(f *os.File) error {
 	fi, err := f.Stat()
