@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -211,10 +212,14 @@ func (j *Journal) recall(s *segment, fr frame) {
 
 // damaged deals with bytes that are no frame: a torn tail is cut off; what lies between frames is kept aside.
 func (j *Journal) damaged(s *segment, bad span, tail bool) error {
-	if tail && bad.stale { // of the segment that the file was for before
-		return s.f.Truncate(bad.from)
-	}
 	if tail {
+		unwritten, err := isUnwritten(s.f, bad)
+		if err != nil {
+			return fmt.Errorf("read %s at %d: %w", s.name, bad.from, err)
+		}
+		if unwritten {
+			return s.f.Truncate(bad.from)
+		}
 		j.stats.TornBytes += bad.to - bad.from
 		j.o.Log.Warn("journal: cut off a torn tail: the write that it was part of had not returned",
 			"file", s.name, "offset", bad.from, "bytes", bad.to-bad.from)
@@ -229,6 +234,25 @@ func (j *Journal) damaged(s *segment, bad span, tail bool) error {
 		return fmt.Errorf("read %s at %d: %w", s.name, bad.from, err)
 	}
 	return j.quarantine(name, b)
+}
+
+// isUnwritten reports whether the end of a segment is what the file held before: room that was set aside, or frames of
+// the segment that it was for.
+func isUnwritten(f file, end span) (bool, error) {
+	if end.stale {
+		return true, nil
+	}
+	b := make([]byte, 64<<10)
+	for at := end.from; at < end.to; at += int64(len(b)) {
+		b = b[:min(int64(len(b)), end.to-at)]
+		if _, err := f.ReadAt(b, at); err != nil {
+			return false, err
+		}
+		if len(bytes.Trim(b, "\x00")) > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func (j *Journal) quarantine(name string, b []byte) error {

@@ -54,6 +54,10 @@ type file interface {
 	ReadAt(b []byte, off int64) (int, error)
 	WriteAt(b []byte, off int64) (int, error)
 	Truncate(size int64) error
+	// Prepare makes room for size bytes on the disk before they are written, as far as the system can: a disk that is
+	// full says so here. What is in the file stays.
+	Prepare(size int64) error
+	// Sync makes what was written survive the death of the machine.
 	Sync() error
 	Close() error
 }
@@ -67,12 +71,5 @@ func openFile(name string, create bool) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return diskFile{f}, nil
+	return newFile(f), nil
 }
-
-// A diskFile is synced without its times: a file that is used again has its blocks and its length already, and then a
-// sync writes data and nothing else, which does not hold up those who write meanwhile.
-type diskFile struct{ *os.File }
-
-// Sync replaces that of os.File.
-func (f diskFile) Sync() error { return datasync(f.File) }

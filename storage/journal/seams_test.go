@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -162,4 +163,78 @@ func TestSync(t *testing.T) {
 	if m.len() != 4 {
 		t.Errorf("%d flows stored, want 4", m.len())
 	}
+}
+
+// TestDiskThatIsGone: memory that cannot be written, since the file lost what was under it, is an error and not the end of
+// the process.
+func TestDiskThatIsGone(t *testing.T) {
+	dir := t.TempDir()
+	var m memory
+	j := start(t, dir, &m, Options{SegmentBytes: 64 << 10, FlushEvery: time.Hour})
+	flows := pass(t, j, 2)
+	begun, ended := pair()
+	begin(t, j, begun)
+	if err := os.Truncate(segmentName(dir, 1), 4096); err != nil { // as if blocks were gone
+		t.Fatal(err)
+	}
+	refused := 0
+	for range 5 {
+		begun, ended := pair()
+		if err := j.Begin(t.Context(), begun); err != nil {
+			refused++
+			continue
+		}
+		end(t, j, ended)
+		flows = append(flows, ended)
+	}
+	end(t, j, ended)
+	flows = append(flows, ended)
+	if s := j.Stats(); refused == 0 || refused > 1 || s.Refused != int64(refused) {
+		t.Errorf("%d begins failed, want one: %+v", refused, s)
+	}
+	stop(t, j)
+	for _, f := range flows[2:] {
+		if got, _ := m.get(f.ID); got == nil {
+			t.Errorf("a flow that was begun in another segment is lost: %s", f.ID)
+		}
+	}
+}
+
+// TestDiskThatIsFull: room is set aside when a segment begins, so that a full disk refuses a flow and never cuts one.
+func TestDiskThatIsFull(t *testing.T) {
+	var m memory
+	full := false
+	j := start(t, t.TempDir(), &m, Options{SegmentBytes: 8 << 10, openFile: func(name string, create bool) (file, error) {
+		f, err := openFile(name, create)
+		return fullDisk{f, &full}, err
+	}})
+	flows := pass(t, j, 1)
+	full = true
+	for {
+		begun, ended := pair()
+		if err := j.Begin(t.Context(), begun); err != nil {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("begin on a full disk: %v", err)
+			}
+			break
+		}
+		end(t, j, ended)
+		flows = append(flows, ended)
+	}
+	full = false
+	flows = append(flows, pass(t, j, 3)...)
+	stop(t, j)
+	wantAll(t, &m, flows)
+}
+
+type fullDisk struct {
+	file
+	full *bool
+}
+
+func (f fullDisk) Prepare(size int64) error {
+	if *f.full {
+		return syscall.ENOSPC
+	}
+	return f.file.Prepare(size)
 }

@@ -55,6 +55,9 @@ func (j *Journal) rotate() error {
 	if err != nil {
 		return err
 	}
+	if err := f.Prepare(j.o.SegmentBytes); err != nil {
+		return errors.Join(err, f.Close(), os.Remove(name))
+	}
 	if len(j.segs) > 0 {
 		j.active().sealed = true
 	}
