@@ -170,6 +170,14 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// TestPanic holds that a route that panics is answered, and that the API goes on.
+func TestPanic(t *testing.T) {
+	b := newBench(t)
+	b.Admin.Trust = nil
+	b.want(t, 500, "its log has the cause", "GET", "/v1/trust", "")
+	b.want(t, 200, "", "GET", "/v1/proxy", "")
+}
+
 func TestClassInUse(t *testing.T) {
 	b := newBench(t)
 	b.want(t, 201, "", "PUT", "/v1/classes/build", `{"reason":"r"}`)

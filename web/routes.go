@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"runtime/debug"
 )
 
 // A route is one path and method of the API, and what it asks of a role.
@@ -79,6 +80,7 @@ func (a *Admin) handler(authenticate func(*http.Request) (Principal, error)) htt
 		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer a.caught(w, r)
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		p, err := authenticate(r)
@@ -93,6 +95,19 @@ func (a *Admin) handler(authenticate func(*http.Request) (Principal, error)) htt
 		}
 		m.ServeHTTP(w, r)
 	})
+}
+
+// caught makes a panic of a route an answer and a line in the log: the gateway lives, and its client is told.
+func (a *Admin) caught(w http.ResponseWriter, r *http.Request) {
+	v := recover()
+	switch v {
+	case nil:
+		return
+	case http.ErrAbortHandler:
+		panic(v) // the server's own way to cut a connection
+	}
+	a.log().Error("the API panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+	fail(w, r, a.log(), fmt.Errorf("%.20s %.200q: an error inside the gateway; its log has the cause", r.Method, r.URL.Path))
 }
 
 // unrouted says what is wrong with a path and method that no route has. The mux's own handler tells whether another
