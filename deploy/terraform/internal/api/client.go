@@ -226,7 +226,7 @@ func retryAfter(res *http.Response) time.Duration {
 	if res.StatusCode != http.StatusTooManyRequests && res.StatusCode != http.StatusServiceUnavailable {
 		return never
 	}
-	n, err := strconv.ParseUint(res.Header.Get("Retry-After"), 10, 16)
+	n, err := strconv.ParseUint(res.Header.Get("Retry-After"), 10, 32)
 	if err != nil {
 		return 0
 	}
