@@ -91,7 +91,9 @@ func TestHostileAnswers(t *testing.T) {
 		{"a page", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) }, "is https://"},
 		{"no body", func(http.ResponseWriter, *http.Request) {}, "read the gateway's answer"},
 		{"an error without words", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) }, "the gateway answered 502 Bad Gateway"},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://example.org/", http.StatusTemporaryRedirect) }, "where the token is not sent"},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://example.org/", http.StatusTemporaryRedirect)
+		}, "where the token is not sent"},
 		{"too much", func(w http.ResponseWriter, _ *http.Request) {
 			b := []byte(strings.Repeat(" ", 1<<20))
 			for range maxAnswer>>20 + 1 {
