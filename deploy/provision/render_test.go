@@ -214,8 +214,8 @@ func TestEnrolScript(t *testing.T) {
 		{"the image has the program", "xgh_a", true, nil, "exitgate enroll --gateway G --fingerprint F --name it's --token-file T: xgh_a", ""},
 		{"the gateway has it", "xgh_a", false, nil, "enroll.sh --gateway G --fingerprint F --name it's: xgh_a", ""},
 		{"no token", "", true, nil, "", "there is no token"},
-		{"another root", "xgh_a", false, func(root []byte) string { return rootJSON(root[1:]) }, "", "has no root with the SHA-256"},
-		{"no root", "xgh_a", false, func([]byte) string { return "<html>" }, "", "has no root with the SHA-256"},
+		{"another root", "xgh_a", false, func(root []byte) string { return rootJSON(root[1:]) }, "", "gives no root with the SHA-256"},
+		{"no root", "xgh_a", false, func([]byte) string { return "<html>" }, "", "gives no root with the SHA-256"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := make([]byte, 500)
