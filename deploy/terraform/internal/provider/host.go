@@ -65,7 +65,9 @@ func fillHost(ctx context.Context, m *host, was *api.Host, now api.Host) (diags 
 	}
 	keepSet(ctx, &m.Networks, types.StringType, field(was, func(w *api.Host) *[]string { return &w.Networks }), now.Networks, &diags)
 	keepBool(&m.Disabled, field(was, func(w *api.Host) *bool { return &w.Disabled }), now.Disabled)
-	keepString(&m.Reason, field(was, func(w *api.Host) *string { return &w.Reason }), now.Reason)
+	if m.Reason.IsNull() || now.By != "host:"+now.Name { // a host that enrols says so in the reason
+		keepString(&m.Reason, field(was, func(w *api.Host) *string { return &w.Reason }), now.Reason)
+	}
 	fillOrigin(&m.By, &m.At, now.Origin)
 	return diags
 }
