@@ -120,7 +120,6 @@ func TestAnsible(t *testing.T) {
 		t.Errorf("the configuration: %s", out)
 	}
 	s.changes("0", token, "--check")
-	s.changes("0", token, "--check")
 	s.changes("0", token)
 	if n := strings.Count(s.read("systemctl"), "restart exitgate"); n != 1 {
 		t.Errorf("the gateway was restarted %d times", n)
