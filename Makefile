@@ -26,6 +26,7 @@ deps: ## install what the tests need and is missing (Debian, as root)
 
 test: go deps lint ## lint, then all tests with the race detector
 	$(GO) test -race -timeout 18m ./...
+	@scripts/test-terraform "$(GO)"
 
 test-step: go ## the identity authority with smallstep's own step, which the first run builds
 	STEP=$$(scripts/step "$(GO)") && STEP=$$STEP $(GO) test -race -tags stepcli -run '^TestStep' ./ca/authority
