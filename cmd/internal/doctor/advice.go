@@ -157,6 +157,9 @@ func adviseNames(c *consultation) {
 	n, g := c.v.Host.Names, c.v.Gateway
 	name := c.v.URL.Hostname()
 	proxied := c.v.Host.Proxy.URL != ""
+	if proxied && g != nil && g.Own {
+		return // a name that only the gateway knows
+	}
 	say, after := c.wrong, ""
 	if proxied {
 		say, after = c.note, "; programs that use the proxy leave the name to the gateway, others fail"
@@ -164,8 +167,8 @@ func adviseNames(c *consultation) {
 	switch {
 	case n.Problem != nil && n.Problem.Kind == KindNoName:
 		do := "correct the name, or the host's resolver (" + cmp.Or(strings.Join(n.Resolvers, ", "), "none is set") + ")"
-		if g == nil || !g.Looked || g.Step == "resolve" {
-			c.note(SideHost, do, "the host's resolver does not know %s%s", name, after)
+		if g == nil || !g.Looked || g.Own || g.Step == "resolve" {
+			say(SideHost, do, "the host's resolver does not know %s%s", name, after)
 			return
 		}
 		say(SideHost, do, "the host's resolver does not know %s, and the gateway's does%s", name, after)

@@ -141,6 +141,11 @@ func answersRow(v Views) Row {
 	case g == nil:
 	case !g.Looked:
 		r.Gateway = "not looked up"
+	case g.Own:
+		r.Gateway = "its own name"
+		if r.Mark == Note {
+			r.Mark = Good
+		}
 	default:
 		r.Gateway = strings.Join(g.Addresses, " ")
 		if g.Step == "resolve" {
@@ -216,7 +221,9 @@ func proxyRow(v Views) Row {
 		r.Host = redacted(p.URL) + " (" + p.From + ")"
 	}
 	if p.Differs != "" {
-		r.Gateway, r.Mark = redacted(p.Differs)+" (enrolment)", Differs
+		if r.Gateway = redacted(p.Differs) + " (enrolment)"; r.Mark != Wrong {
+			r.Mark = Differs
+		}
 	}
 	return r
 }
@@ -393,6 +400,8 @@ func upstreamRow(v Views) Row {
 	r, g := Row{What: "upstream"}, v.Gateway
 	switch {
 	case g == nil || !g.Looked:
+	case g.Own:
+		r.Gateway = "none: it answers itself"
 	case g.Step != "":
 		r.Gateway, r.Mark = g.Step+": "+g.Error, Wrong
 	default:
