@@ -96,7 +96,10 @@ func listenersOf(c *Config) (list []doctor.Listener) {
 	for _, l := range []struct {
 		key  string
 		addr HostPort
-	}{{"listen.proxy", c.Listen.Proxy}, {"listen.admin", c.Listen.Admin}, {"listen.api", c.Listen.API}} {
+	}{
+		{"listen.proxy", c.Listen.Proxy}, {"listen.tls_proxy", c.Listen.TLSProxy}, {"listen.enroll", c.Listen.Enroll},
+		{"listen.plain", c.Listen.Plain}, {"listen.admin", c.Listen.Admin}, {"listen.api", c.Listen.API},
+	} {
 		if l.addr != "off" && l.addr != "" {
 			list = append(list, doctor.Listener{Key: l.key, Addr: string(l.addr)})
 		}
