@@ -150,7 +150,7 @@ func storeState(ctx context.Context, url string) (string, error) {
 	what, have, known, err := "the Postgres store", 0, 0, error(nil)
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
 		what = path
-		have, known, err = sqlite.Version(path)
+		have, known, err = sqlite.Version(ctx, path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return path + " is made at the first start", nil
 		}

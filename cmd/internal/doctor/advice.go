@@ -146,7 +146,7 @@ func adviseProxy(c *consultation) {
 	case p.Bypass != "":
 		c.note(SideHost, "take it out of no_proxy, if it should go through the gateway", "no_proxy has %s, so programs go around the gateway for this URL", p.Bypass)
 	case p.Unset:
-		c.note(SideHost, "begin a new session, or: . /etc/profile.d/exitgate.sh (sudo drops such variables; then it is as it should be)",
+		c.note(SideHost, "begin a new session, or: . /etc/profile.d/exitgate.sh",
 			"the proxy variables are not set in this session, so its programs do not use the gateway")
 	case p.URL != "" && e.Problem == nil && e.Mode == "transparent":
 		c.note(SideHost, "remove "+p.From, "%s names a proxy, and this gateway needs none", p.From)
@@ -259,6 +259,8 @@ func (c *consultation) adviseProxySaid(r Reached, aim string) {
 	switch {
 	case r.Status == 0:
 		c.wrong(SideNetwork, "see whether it is an HTTP proxy", "%s gave no answer to CONNECT: %s", aim, r.Problem.Text)
+	case r.Status == 403 && (c.v.Host.Probed != nil && c.v.Host.Probed.Class == "unknown" || c.v.NoView != nil && c.v.NoView.Kind == KindAnswered):
+		return // who the host is taken for says it
 	case r.Status == 407:
 		c.wrong(SideHost, "enrol it, or put its host token into the proxy setting", "%s does not know this host: %s", aim, r.Said)
 	case r.Status == 403:
@@ -279,7 +281,7 @@ func adviseProbed(c *consultation) {
 		c.wrong(SideGateway, "register the address (exitgate host, or exitgate enroll --renew on this host), or let the host use the https proxy with its certificate",
 			"the proxy does not know who comes from %s, and takes this host for nobody", p.Source)
 	case p.Class == "unknown":
-		c.wrong(SideHost, "enrol it, or register its address on the gateway", "the proxy does not know who comes from %s", p.Source)
+		c.wrong(SideHost, "enrol it (exitgate host token on the gateway prints the command), or register its address there", "the proxy does not know who comes from %s, and lets nobody out whom it does not know", p.Source)
 	case e.Problem == nil && (p.Host != e.Name || p.Class != e.Class):
 		c.wrong(SideGateway, "see which host has that address: exitgate host list", "the proxy takes what comes from %s for %s of class %s (by %s), and this host is %s of class %s",
 			p.Source, p.Host, p.Class, p.By, e.Name, e.Class)
@@ -376,6 +378,8 @@ func adviseUpstream(c *consultation) {
 			do = "if its CA is one of yours, add it to upstream.roots on the gateway; else it is for the destination to correct"
 		}
 		c.wrong(SideDestination, do, "%s", g.Error)
+	case "request":
+		c.wrong(SideHost, "correct the URL: no program could fetch it through the gateway", "the gateway does not take this URL: %s", g.Error)
 	default:
 		c.wrong(SideGateway, "look at its log", "%s: %s", g.Step, g.Error)
 	}

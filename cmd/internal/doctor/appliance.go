@@ -175,7 +175,7 @@ func (a Appliance) config(context.Context) []Check {
 	}
 	seen, err := a.Config()
 	if err != nil {
-		return one(name, Fail, "correct it; exitgate config print explains every key. What follows was looked at with defaults in its place", "%s", err)
+		return one(name, Fail, "correct it; exitgate config print explains every key. What it should say (data, store, ports) was not looked at", "%s", err)
 	}
 	return one(name, OK, "", "%s", seen)
 }

@@ -32,7 +32,7 @@ func chooseProxy(env []string, e Enrolment, file string, u *url.URL) (c ProxyCho
 	}
 	switch {
 	case c.URL == "" && given != "":
-		c.URL, c.From, c.Unset = given, file, true
+		c.URL, c.From, c.Unset = given, file, variable(env, "SUDO_USER") == "" // sudo drops such variables
 	case c.URL != "" && given != "" && !sameProxy(c.URL, given):
 		c.Differs = given
 	}

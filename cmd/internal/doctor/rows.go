@@ -218,7 +218,7 @@ func proxyRow(v Views) Row {
 	case p.Unset:
 		r.Host, r.Mark = redacted(p.URL)+" (enrolment; not in this session)", Note
 	default:
-		r.Host = redacted(p.URL) + " (" + p.From + ")"
+		r.Host = redacted(p.URL) + " (" + from(p) + ")"
 	}
 	if p.Differs != "" {
 		if r.Gateway = redacted(p.Differs) + " (enrolment)"; r.Mark != Wrong {
@@ -226,6 +226,14 @@ func proxyRow(v Views) Row {
 		}
 	}
 	return r
+}
+
+// from says where a proxy is named.
+func from(p ProxyChoice) string {
+	if strings.HasPrefix(p.From, "/") {
+		return "enrolment"
+	}
+	return p.From
 }
 
 // redacted returns the URL of a proxy without its password.
