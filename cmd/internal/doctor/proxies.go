@@ -45,7 +45,9 @@ func chooseProxy(env []string, e Enrolment, file string, u *url.URL) (c ProxyCho
 }
 
 func sameProxy(a, b string) bool {
-	return strings.EqualFold(strings.TrimSuffix(a, "/"), strings.TrimSuffix(b, "/"))
+	x, err := parseProxy(a)
+	y, err2 := parseProxy(b)
+	return err == nil && err2 == nil && x.Scheme == y.Scheme && strings.EqualFold(x.Host, y.Host)
 }
 
 func variable(env []string, name string) string {
