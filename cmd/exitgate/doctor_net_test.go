@@ -144,7 +144,7 @@ cat >/tmp/gate.yaml <<END
 data_dir: /tmp/data
 gateway: gate
 public_name: gate.example.test
-listen: {proxy: 10.99.1.1:3128, enroll: 10.99.1.1:3130, admin: "off"}
+listen: {proxy: 10.99.1.1:3128, tls_proxy: 10.99.1.1:3129, enroll: 10.99.1.1:3130, admin: "off"}
 upstream: {roots: [/tmp/site.crt], allow: [203.0.113.0/24]}
 classes: {app: {}}
 END
@@ -167,6 +167,12 @@ on_host env https_proxy=http://gate.example.test:3128 exitgate doctor https://ww
 on_host env https_proxy=http://gate.example.test:3128 no_proxy=www.example.com exitgate doctor https://www.example.com/
 on_host env https_proxy=http://gate.example.test:3128 exitgate doctor
 on_host exitgate doctor -o json https://www.example.com/
+on_host env https_proxy=https://gate.example.test:3129 exitgate doctor
+on_host setpriv --reuid 65534 --regid 65534 --clear-groups env http_proxy=http://gate.example.test:3128 exitgate doctor http://www.example.com/
+echo nameserver 10.99.1.9 >/tmp/resolv.dead
+host mount --bind /tmp/resolv.dead /etc/resolv.conf
+on_host env https_proxy=http://10.99.1.1:3128 exitgate doctor https://www.example.com/
+host umount /etc/resolv.conf
 
 exitgate --data /tmp/data host disable web-01 --reason test >/dev/null
 on_host env https_proxy=http://gate.example.test:3128 exitgate doctor https://www.example.com/

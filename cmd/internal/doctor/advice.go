@@ -125,6 +125,9 @@ func adviseView(c *consultation) {
 	case KindAnswered:
 		c.wrong(SideGateway, "look there who it knows: exitgate host list; a host that is disabled or was removed is enabled again or enrols again",
 			"the gateway does not take this host for one of its own: %s", p.Text)
+	case KindResolver:
+		c.wrong(SideHost, "see that the host's resolver runs and knows that name: "+cmp.Or(strings.Join(c.v.Host.Names.Resolvers, ", "), "none is set in /etc/resolv.conf"),
+			"the gateway %s gave no view: %s", e.Gateway, p.Text)
 	case KindImpostor:
 		c.wrong(SideNetwork, "see who answers there; if the gateway has a new identity root, enrol again with its fingerprint", "%s", p.Text)
 	case KindRefused, KindTimeout, KindNoRoute, KindNotTLS:
@@ -140,6 +143,8 @@ func adviseProxy(c *consultation) {
 	switch {
 	case p.Problem != nil:
 		c.wrong(SideHost, "correct it, or begin a new session", "%s: %s", p.From, p.Problem.Text)
+	case p.Differs != "" && sameGateway(c.v):
+		c.note(SideHost, "nothing, if somebody meant it", "this session uses the proxy %s, and the enrolment names %s", redacted(p.URL), redacted(p.Differs))
 	case p.Differs != "":
 		c.wrong(SideHost, "remove the setting of "+p.From+", or begin a new session", "this session uses the proxy %s, and the gateway's is %s", redacted(c.v.Host.Proxy.URL), redacted(p.Differs))
 	case p.Bypass == "(loopback)":
@@ -151,6 +156,13 @@ func adviseProxy(c *consultation) {
 	case p.URL != "" && e.Problem == nil && e.Mode == "transparent":
 		c.note(SideHost, "remove "+p.From, "%s names a proxy, and this gateway needs none", p.From)
 	}
+}
+
+// sameGateway reports whether the proxy of the session is another way into the gateway that the host is enrolled with: it
+// knows this host by its name and class.
+func sameGateway(v Views) bool {
+	p, e := v.Host.Probed, v.Host.Enrolment
+	return p != nil && p.Problem == nil && e.Problem == nil && p.Host == e.Name && p.Class == e.Class
 }
 
 func adviseNames(c *consultation) {

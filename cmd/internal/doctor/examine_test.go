@@ -173,8 +173,9 @@ func TestDifferences(t *testing.T) {
 			s.names["www.example.com"], s.namesErr["www.example.com"] = Names{Resolvers: []string{"192.0.2.53"}}, failed(KindTimeout, "no resolver answered")
 		}, look{SideNetwork, false, "no resolver answered", "192.0.2.53", "addresses", Wrong}},
 		"the proxy's name": {func(t *testing.T, s *stage) {
-			s.names["gate.example.test"], s.namesErr["gate.example.test"] = Names{}, failed(KindNoName, "gate.example.test does not exist")
-		}, look{SideHost, false, "the name of the proxy http://gate.example.test:3128 cannot be looked up", "by its address", "connection", Wrong}},
+			s.e.HTTPS, s.env = "http://proxy.example.test:3128", []string{"https_proxy=http://proxy.example.test:3128"}
+			s.namesErr["proxy.example.test"] = failed(KindNoName, "proxy.example.test does not exist")
+		}, look{SideHost, false, "the name of the proxy http://proxy.example.test:3128 cannot be looked up", "by its address", "connection", Wrong}},
 		"not intercepted, the origin": {func(t *testing.T, s *stage) {
 			s.reached.Chain = s.public.chain(t, "www.example.com")
 			s.view.Chain[0].SHA256 = fingerprint(s.reached.Chain[0])
@@ -251,8 +252,16 @@ func TestDifferences(t *testing.T) {
 		"another proxy": {func(t *testing.T, s *stage) {
 			s.env = []string{"HTTPS_PROXY=http://me:secret@old.example.test:8080"}
 			s.names["old.example.test"] = s.names["gate.example.test"]
+			s.probeErr = failed(KindOther, "the proxy is no exitgate")
 		},
 			look{SideHost, false, "uses the proxy http://me:xxxxx@old.example.test:8080, and the gateway's is http://gate.example.test:3128", "HTTPS_PROXY", "proxy", Differs}},
+		"another way in": {func(t *testing.T, s *stage) {
+			s.env = []string{"HTTPS_PROXY=https://gate.example.test:3129"}
+		}, look{SideHost, true, "uses the proxy https://gate.example.test:3129, and the enrolment names", "", "proxy", Note}},
+		"the gateway's name": {func(t *testing.T, s *stage) {
+			s.env = []string{"https_proxy=http://10.99.1.1:3128"}
+			s.names["gate.example.test"], s.namesErr["gate.example.test"] = Names{}, failed(KindTimeout, "no resolver answered")
+		}, look{SideHost, false, "its name gate.example.test cannot be looked up: no resolver answered", "192.0.2.53", "who", Good}},
 		"no_proxy": {func(t *testing.T, s *stage) {
 			s.env = append(s.env, "no_proxy=localhost, .example.com")
 			s.reached.Status = 0

@@ -223,6 +223,9 @@ func proxyRow(v Views) Row {
 	if p.Differs != "" {
 		if r.Gateway = redacted(p.Differs) + " (enrolment)"; r.Mark != Wrong {
 			r.Mark = Differs
+			if sameGateway(v) {
+				r.Mark = Note
+			}
 		}
 	}
 	return r

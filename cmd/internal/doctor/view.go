@@ -47,6 +47,7 @@ const (
 	KindOther      Kind = "other"
 	KindTimeout    Kind = "timeout"
 	KindNoName     Kind = "no-name"     // the name does not exist
+	KindResolver   Kind = "resolver"    // a name on the way cannot be looked up
 	KindRefused    Kind = "refused"     // nobody listens there
 	KindNoRoute    Kind = "no-route"    // no way there
 	KindPermission Kind = "permission"  // root rights are needed to look
