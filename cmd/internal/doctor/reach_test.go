@@ -173,7 +173,7 @@ func TestAskFailures(t *testing.T) {
 	}{
 		"refused":  {serve(403, `{"detail":"host web-01 is disabled"}`), nil, KindAnswered, "host web-01 is disabled"},
 		"garbage":  {serve(200, `<html>`), nil, KindOther, "cannot be read"},
-		"redirect": {http.RedirectHandler("https://elsewhere.example.test/", 302), nil, KindAnswered, ""},
+		"redirect": {http.RedirectHandler("https://elsewhere.example.test/", http.StatusFound), nil, KindAnswered, ""},
 		"impostor": {serve(200, `{}`), func(t *testing.T, e *Enrolment) { e.root = newSigner(t, "another").cert }, KindImpostor, "not under the identity root"},
 		"down":     {serve(200, `{}`), func(t *testing.T, e *Enrolment) { e.Gateway = "https://127.0.0.1:1" }, KindRefused, ""},
 		"no key": {serve(200, `{}`), func(t *testing.T, e *Enrolment) {
