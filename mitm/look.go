@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"github.com/exitgate/exitgate"
 )
@@ -15,6 +16,7 @@ import (
 // A Look is what the gateway sees on the way to a destination, as far as it came. What was not reached is zero.
 type Look struct {
 	Dest    exitgate.Destination
+	Own     bool             // the engine answers this name itself, and dials nobody
 	Answers []netip.AddrPort // that the name has, in the order of the resolver; nil: a parent proxy looks it up
 	Barred  []Barred         // those of Answers that the guard does not let the gateway dial
 	Parent  string           // host and port of the parent proxy; "" none
@@ -53,6 +55,9 @@ func (p *Proxy) look(ctx context.Context, u *url.URL, l *Look) (err error) {
 	if l.Dest, err = parseAuthority(net.JoinHostPort(u.Hostname(), port)); err != nil {
 		return exitgate.NewRefusal(400, exitgate.RuleMalformed, "%.300q: %v", u.Host, err)
 	}
+	if l.Own = p.isProbe(l.Dest); l.Own {
+		return nil
+	}
 	ctx = context.WithValue(ctx, lookKey{}, l)
 	if u.Scheme != "https" {
 		c, err := p.dial(ctx, l.Dest)
@@ -71,6 +76,14 @@ func (p *Proxy) look(ctx context.Context, u *url.URL, l *Look) (err error) {
 	up := upconnOf(c)
 	l.TLS, l.ALPN = up.version, up.alpn
 	return c.Close()
+}
+
+// Answers returns the verdict for URLs that the engine answers itself, which no policy is asked about.
+func (p *Proxy) Answers(u *url.URL) (v exitgate.Verdict, ok bool) {
+	if !p.isProbe(exitgate.Destination{Host: strings.ToLower(u.Hostname())}) {
+		return v, false
+	}
+	return p.probeVerdict(), true
 }
 
 // lookTLS is the configuration with which upstreams are met, with the protocols of hosts that speak HTTP/2, and with no

@@ -50,7 +50,11 @@ func dial(c *cobra.Command) *client {
 	if api := flagOr(c, "api", "EXITGATE_API"); api != "" {
 		return dialAPI(c, api)
 	}
-	dir := dataDir(c)
+	return dialData(dataDir(c))
+}
+
+// dialData talks to the gateway that runs on a data directory.
+func dialData(dir string) *client {
 	return &client{dir: dir, base: "http://gateway", http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", adminSocket(dir))

@@ -169,6 +169,9 @@ func (g *gateway) hostSettings(ctx context.Context) (s hostapi.Settings, err err
 
 // decideFor asks the policy about a GET of u by a host that enrolled.
 func (g *gateway) decideFor(ctx context.Context, h web.Host, u *url.URL) (exitgate.Verdict, error) {
+	if v, own := g.proxy.Answers(u); own {
+		return v, nil
+	}
 	q, err := g.api.Imagine(web.Hypothesis{Host: h.Name, Method: http.MethodGet, URL: u.String()})
 	if err != nil {
 		return exitgate.Verdict{}, err
@@ -179,7 +182,7 @@ func (g *gateway) decideFor(ctx context.Context, h web.Host, u *url.URL) (exitga
 // look is what the gateway meets where a URL leads, in the API's words.
 func (g *gateway) look(ctx context.Context, u *url.URL) hostapi.View {
 	l := g.proxy.Look(ctx, u)
-	v := hostapi.View{Parent: l.Parent, TLS: l.TLS, ALPN: l.ALPN}
+	v := hostapi.View{Own: l.Own, Parent: l.Parent, TLS: l.TLS, ALPN: l.ALPN}
 	for _, a := range l.Answers {
 		v.Addresses = append(v.Addresses, a.Addr().String())
 	}
@@ -198,8 +201,10 @@ func (g *gateway) look(ctx context.Context, u *url.URL) hostapi.View {
 	switch {
 	case errors.As(l.Err, &fault):
 		v.Step, v.Type, v.Error = fault.Step, fault.Type, fault.Reason
-	case errors.As(l.Err, &refusal):
+	case errors.As(l.Err, &refusal) && refusal.Verdict.Rule == exitgate.RuleAddress:
 		v.Step, v.Error = "guard", refusal.Verdict.Reason
+	case errors.As(l.Err, &refusal):
+		v.Step, v.Error = "request", refusal.Verdict.Reason
 	case l.Err != nil:
 		v.Step, v.Error = "look", "the gateway failed: its log says how"
 		g.log.Error("a destination cannot be looked at", "url", u.Redacted(), "err", l.Err)

@@ -57,7 +57,7 @@ Begin with "exitgate run", which needs no configuration, or "exitgate demo", whi
 	}
 	add("gateway", runCommand(), demoCommand(), statusCommand(), reloadCommand(), configCommand(), caCommand())
 	add("access", classCommand(), hostCommand(), grantCommand(), exemptCommand(), requestCommand(), policyCommand(), tokenCommand(), renderCommand(), auditCommand())
-	add("look", flowsCommand(), explainCommand())
+	add("look", flowsCommand(), explainCommand(), doctorCommand())
 	add("host", enrollCommand(), unenrollCommand(), trustCommand())
 	c.AddCommand(versionCommand())
 	wrapUsage(c)

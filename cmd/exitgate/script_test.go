@@ -27,7 +27,7 @@ import (
 
 // TestMain lets the scripts run this very binary as exitgate, with the race detector when the tests have it.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"exitgate": main})
+	testscript.Main(m, map[string]func(){"exitgate": main, "outside": outside})
 }
 
 // TestScripts runs the scripts in testdata/script. Besides testscript's own commands they have

@@ -55,6 +55,12 @@ func TestLook(t *testing.T) {
 	if f := g.Recorder.Last(1); f.Authority.Dialled != l.Dialled || f.Upstream.ALPN != l.ALPN || f.Upstream.TLS != l.TLS {
 		t.Errorf("the request met %+v %v, the look %+v", f.Upstream, f.Authority.Dialled, l)
 	}
+	if l := look(t, g, "https://"+mitm.ProbeName+"/"); !l.Own || l.Err != nil || l.Answers != nil {
+		t.Errorf("the probe: %+v", l)
+	}
+	if v, ok := g.Proxy.Answers(&url.URL{Host: "Probe.exitgate.internal:443"}); !ok || v.Action != exitgate.Allow {
+		t.Errorf("the probe: %+v", v)
+	}
 	plain := g.PlainOrigin(h, "plain.example.com").Listener.Addr().String()
 	if l := look(t, g, "http://plain.example.com/"); l.Err != nil || l.Dialled.String() != plain || l.Chain != nil || l.TLS != "" {
 		t.Errorf("plain text: %+v", l)

@@ -245,6 +245,7 @@ type View struct {
 	Reason    string         `json:"reason"`
 	Revision  string         `json:"revision"`            // of the policy
 	Looked    bool           `json:"looked"`              // the policy said yes, so the fields below say what was met
+	Own       bool           `json:"own,omitempty"`       // the gateway answers this name itself, and the fields below are empty
 	Addresses []string       `json:"addresses,omitempty"` // that the name has
 	Barred    []Barred       `json:"barred,omitempty"`    // those of them that the gateway does not dial
 	Parent    string         `json:"parent,omitempty"`    // the proxy behind the gateway that looks the name up and dials

@@ -125,6 +125,9 @@ func adviseView(c *consultation) {
 	case KindAnswered:
 		c.wrong(SideGateway, "look there who it knows: exitgate host list; a host that is disabled or was removed is enabled again or enrols again",
 			"the gateway does not take this host for one of its own: %s", p.Text)
+	case KindResolver:
+		c.wrong(SideHost, "see that the host's resolver runs and knows that name: "+cmp.Or(strings.Join(c.v.Host.Names.Resolvers, ", "), "none is set in /etc/resolv.conf"),
+			"the gateway %s gave no view: %s", e.Gateway, p.Text)
 	case KindImpostor:
 		c.wrong(SideNetwork, "see who answers there; if the gateway has a new identity root, enrol again with its fingerprint", "%s", p.Text)
 	case KindRefused, KindTimeout, KindNoRoute, KindNotTLS:
@@ -140,23 +143,35 @@ func adviseProxy(c *consultation) {
 	switch {
 	case p.Problem != nil:
 		c.wrong(SideHost, "correct it, or begin a new session", "%s: %s", p.From, p.Problem.Text)
+	case p.Differs != "" && sameGateway(c.v):
+		c.note(SideHost, "nothing, if somebody meant it", "this session uses the proxy %s, and the enrolment names %s", redacted(p.URL), redacted(p.Differs))
 	case p.Differs != "":
 		c.wrong(SideHost, "remove the setting of "+p.From+", or begin a new session", "this session uses the proxy %s, and the gateway's is %s", redacted(c.v.Host.Proxy.URL), redacted(p.Differs))
 	case p.Bypass == "(loopback)":
 	case p.Bypass != "":
 		c.note(SideHost, "take it out of no_proxy, if it should go through the gateway", "no_proxy has %s, so programs go around the gateway for this URL", p.Bypass)
 	case p.Unset:
-		c.note(SideHost, "begin a new session, or: . /etc/profile.d/exitgate.sh (sudo drops such variables; then it is as it should be)",
+		c.note(SideHost, "begin a new session, or: . /etc/profile.d/exitgate.sh",
 			"the proxy variables are not set in this session, so its programs do not use the gateway")
 	case p.URL != "" && e.Problem == nil && e.Mode == "transparent":
 		c.note(SideHost, "remove "+p.From, "%s names a proxy, and this gateway needs none", p.From)
 	}
 }
 
+// sameGateway reports whether the proxy of the session is another way into the gateway that the host is enrolled with: it
+// knows this host by its name and class.
+func sameGateway(v Views) bool {
+	p, e := v.Host.Probed, v.Host.Enrolment
+	return p != nil && p.Problem == nil && e.Problem == nil && p.Host == e.Name && p.Class == e.Class
+}
+
 func adviseNames(c *consultation) {
 	n, g := c.v.Host.Names, c.v.Gateway
 	name := c.v.URL.Hostname()
 	proxied := c.v.Host.Proxy.URL != ""
+	if proxied && g != nil && g.Own {
+		return // a name that only the gateway knows
+	}
 	say, after := c.wrong, ""
 	if proxied {
 		say, after = c.note, "; programs that use the proxy leave the name to the gateway, others fail"
@@ -164,8 +179,8 @@ func adviseNames(c *consultation) {
 	switch {
 	case n.Problem != nil && n.Problem.Kind == KindNoName:
 		do := "correct the name, or the host's resolver (" + cmp.Or(strings.Join(n.Resolvers, ", "), "none is set") + ")"
-		if g == nil || !g.Looked || g.Step == "resolve" {
-			c.note(SideHost, do, "the host's resolver does not know %s%s", name, after)
+		if g == nil || !g.Looked || g.Own || g.Step == "resolve" {
+			say(SideHost, do, "the host's resolver does not know %s%s", name, after)
 			return
 		}
 		say(SideHost, do, "the host's resolver does not know %s, and the gateway's does%s", name, after)
@@ -256,6 +271,8 @@ func (c *consultation) adviseProxySaid(r Reached, aim string) {
 	switch {
 	case r.Status == 0:
 		c.wrong(SideNetwork, "see whether it is an HTTP proxy", "%s gave no answer to CONNECT: %s", aim, r.Problem.Text)
+	case r.Status == 403 && (c.v.Host.Probed != nil && c.v.Host.Probed.Class == "unknown" || c.v.NoView != nil && c.v.NoView.Kind == KindAnswered):
+		return // who the host is taken for says it
 	case r.Status == 407:
 		c.wrong(SideHost, "enrol it, or put its host token into the proxy setting", "%s does not know this host: %s", aim, r.Said)
 	case r.Status == 403:
@@ -276,7 +293,7 @@ func adviseProbed(c *consultation) {
 		c.wrong(SideGateway, "register the address (exitgate host, or exitgate enroll --renew on this host), or let the host use the https proxy with its certificate",
 			"the proxy does not know who comes from %s, and takes this host for nobody", p.Source)
 	case p.Class == "unknown":
-		c.wrong(SideHost, "enrol it, or register its address on the gateway", "the proxy does not know who comes from %s", p.Source)
+		c.wrong(SideHost, "enrol it (exitgate host token on the gateway prints the command), or register its address there", "the proxy does not know who comes from %s, and lets nobody out whom it does not know", p.Source)
 	case e.Problem == nil && (p.Host != e.Name || p.Class != e.Class):
 		c.wrong(SideGateway, "see which host has that address: exitgate host list", "the proxy takes what comes from %s for %s of class %s (by %s), and this host is %s of class %s",
 			p.Source, p.Host, p.Class, p.By, e.Name, e.Class)
@@ -373,6 +390,8 @@ func adviseUpstream(c *consultation) {
 			do = "if its CA is one of yours, add it to upstream.roots on the gateway; else it is for the destination to correct"
 		}
 		c.wrong(SideDestination, do, "%s", g.Error)
+	case "request":
+		c.wrong(SideHost, "correct the URL: no program could fetch it through the gateway", "the gateway does not take this URL: %s", g.Error)
 	default:
 		c.wrong(SideGateway, "look at its log", "%s: %s", g.Step, g.Error)
 	}

@@ -3,8 +3,11 @@ package doctor
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -172,7 +175,7 @@ func (a Appliance) config(context.Context) []Check {
 	}
 	seen, err := a.Config()
 	if err != nil {
-		return one(name, Fail, "correct it; exitgate config print explains every key. What follows was looked at with defaults in its place", "%s", err)
+		return one(name, Fail, "correct it; exitgate config print explains every key. What it should say (data, store, ports) was not looked at", "%s", err)
 	}
 	return one(name, OK, "", "%s", seen)
 }
@@ -262,4 +265,35 @@ func loopbackOf(ap netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ap.Port())
 	}
 	return netip.AddrPortFrom(netip.IPv6Loopback(), ap.Port())
+}
+
+// ReadAuthority reads the certificates of an authority's folder (root.crt, and issuer.pem beside its key).
+func ReadAuthority(dir string) (s AuthorityState, err error) {
+	read := func(name string) (*x509.Certificate, error) {
+		b, err := readFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		list, err := parseCertificates(b)
+		if err == nil && len(list) == 0 {
+			err = errors.New("there is no certificate in it")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, name), err)
+		}
+		return list[0], nil
+	}
+	if s.Root, err = read("root.crt"); err != nil {
+		return s, err
+	}
+	if s.Issuer, err = read("issuer.pem"); err != nil {
+		return s, err
+	}
+	if next, err := read("next-root.crt"); err == nil && next != nil {
+		s.Phase = "overlap"
+	}
+	return s, nil
 }

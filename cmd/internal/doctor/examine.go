@@ -130,6 +130,11 @@ func (h Host) ask(ctx context.Context, e Enrolment, u *url.URL) (*GatewayView, *
 	case e.Problem != nil:
 		return nil, nil, e.Problem
 	}
+	if base, err := url.Parse(e.Gateway); err == nil { // without its name it cannot be asked, and its silence would say nothing
+		if n := h.lookup(ctx, base.Hostname()); n.Problem != nil {
+			return nil, nil, &Problem{KindResolver, fmt.Sprintf("its name %s cannot be looked up: %s", base.Hostname(), n.Problem.Text)}
+		}
+	}
 	g, err := bounded(ctx, func(ctx context.Context) (GatewayView, error) { return h.Probes.Ask(ctx, e, u.String()) })
 	if err != nil {
 		return nil, g.Clock, problem(err)

@@ -32,7 +32,7 @@ func chooseProxy(env []string, e Enrolment, file string, u *url.URL) (c ProxyCho
 	}
 	switch {
 	case c.URL == "" && given != "":
-		c.URL, c.From, c.Unset = given, file, true
+		c.URL, c.From, c.Unset = given, file, variable(env, "SUDO_USER") == "" // sudo drops such variables
 	case c.URL != "" && given != "" && !sameProxy(c.URL, given):
 		c.Differs = given
 	}
@@ -45,7 +45,9 @@ func chooseProxy(env []string, e Enrolment, file string, u *url.URL) (c ProxyCho
 }
 
 func sameProxy(a, b string) bool {
-	return strings.EqualFold(strings.TrimSuffix(a, "/"), strings.TrimSuffix(b, "/"))
+	x, err := parseProxy(a)
+	y, err2 := parseProxy(b)
+	return err == nil && err2 == nil && x.Scheme == y.Scheme && strings.EqualFold(x.Host, y.Host)
 }
 
 func variable(env []string, name string) string {

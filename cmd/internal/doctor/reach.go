@@ -129,7 +129,10 @@ func connectTo(c net.Conn, target string, r *Reached) error {
 	if res.StatusCode == http.StatusOK {
 		return nil
 	}
-	body, _ := io.ReadAll(io.LimitReader(io.MultiReader(res.Body, c), maxSaid))
+	var body []byte
+	if n := res.ContentLength; n > 0 { // the body is behind what headReader gave
+		body, _ = io.ReadAll(io.LimitReader(c, min(n, maxSaid)))
+	}
 	r.Said = reasonOf(res, body)
 	return failed(KindProxySaid, "the proxy answered %d: %s", res.StatusCode, r.Said)
 }
@@ -163,11 +166,27 @@ func reasonOf(res *http.Response, body []byte) string {
 	if json.Unmarshal(body, &p) == nil && p.Detail+p.Title != "" {
 		return clip(cmp.Or(p.Detail, p.Title))
 	}
-	if _, details, ok := strings.Cut(res.Header.Get("Proxy-Status"), `details="`); ok {
-		return clip(strings.TrimSuffix(details, `"`))
+	if d := details(res.Header.Get("Proxy-Status")); d != "" {
+		return clip(d)
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	return clip(cmp.Or(line, res.Status))
+}
+
+// details returns the parameter of that name of a Proxy-Status field (RFC 9209; its strings are those of RFC 8941).
+func details(field string) string {
+	_, rest, ok := strings.Cut(field, `details="`)
+	if !ok {
+		return ""
+	}
+	var b strings.Builder
+	for i := 0; i < len(rest) && rest[i] != '"'; i++ {
+		if rest[i] == '\\' && i+1 < len(rest) {
+			i++
+		}
+		b.WriteByte(rest[i])
+	}
+	return b.String()
 }
 
 // clip bounds what is told of somebody else's words.

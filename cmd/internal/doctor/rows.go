@@ -141,6 +141,11 @@ func answersRow(v Views) Row {
 	case g == nil:
 	case !g.Looked:
 		r.Gateway = "not looked up"
+	case g.Own:
+		r.Gateway = "its own name"
+		if r.Mark == Note {
+			r.Mark = Good
+		}
 	default:
 		r.Gateway = strings.Join(g.Addresses, " ")
 		if g.Step == "resolve" {
@@ -213,12 +218,25 @@ func proxyRow(v Views) Row {
 	case p.Unset:
 		r.Host, r.Mark = redacted(p.URL)+" (enrolment; not in this session)", Note
 	default:
-		r.Host = redacted(p.URL) + " (" + p.From + ")"
+		r.Host = redacted(p.URL) + " (" + from(p) + ")"
 	}
 	if p.Differs != "" {
-		r.Gateway, r.Mark = redacted(p.Differs)+" (enrolment)", Differs
+		if r.Gateway = redacted(p.Differs) + " (enrolment)"; r.Mark != Wrong {
+			r.Mark = Differs
+			if sameGateway(v) {
+				r.Mark = Note
+			}
+		}
 	}
 	return r
+}
+
+// from says where a proxy is named.
+func from(p ProxyChoice) string {
+	if strings.HasPrefix(p.From, "/") {
+		return "enrolment"
+	}
+	return p.From
 }
 
 // redacted returns the URL of a proxy without its password.
@@ -393,6 +411,8 @@ func upstreamRow(v Views) Row {
 	r, g := Row{What: "upstream"}, v.Gateway
 	switch {
 	case g == nil || !g.Looked:
+	case g.Own:
+		r.Gateway = "none: it answers itself"
 	case g.Step != "":
 		r.Gateway, r.Mark = g.Step+": "+g.Error, Wrong
 	default:

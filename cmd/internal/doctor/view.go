@@ -47,6 +47,7 @@ const (
 	KindOther      Kind = "other"
 	KindTimeout    Kind = "timeout"
 	KindNoName     Kind = "no-name"     // the name does not exist
+	KindResolver   Kind = "resolver"    // a name on the way cannot be looked up
 	KindRefused    Kind = "refused"     // nobody listens there
 	KindNoRoute    Kind = "no-route"    // no way there
 	KindPermission Kind = "permission"  // root rights are needed to look
@@ -97,7 +98,7 @@ type ProxyChoice struct {
 	URL     string // "" none
 	From    string // the variable that names it, or the file of the enrolment
 	Bypass  string // the entry of no_proxy by which the URL goes around the proxy
-	Unset   bool   // the enrolment names a proxy, and no variable of this session does
+	Unset   bool   // the enrolment names a proxy, and no variable of this session does, although it would be here
 	Differs string // the proxy of the enrolment, when a variable names another
 	Problem *Problem
 }
