@@ -141,7 +141,9 @@ func (a *Admin) enrolled(t StoredHostToken, e Enrolment, now time.Time) (h Host,
 	if k != nil {
 		version = k.Version
 	}
-	h.At, h.Reason = now, enrolReason(t)
+	if !known { // one that somebody else made stays that one's
+		h.At, h.Reason = now, enrolReason(t)
+	}
 	if err := a.ownAddresses(&h, e); err != nil {
 		return h, nil, err
 	}
@@ -172,7 +174,7 @@ func isFile(source string) bool { return source != "" && source != "store" }
 
 // ownAddresses gives h the addresses that it says of itself. Those that somebody gave it stay as they are.
 func (a *Admin) ownAddresses(h *Host, e Enrolment) error {
-	if len(h.Addresses) > 0 && h.By != hostWho(h.Name) {
+	if len(h.Addresses) > 0 && !h.OwnAddresses {
 		return nil
 	}
 	if len(e.Addresses) > maxOwnAddresses {
@@ -183,7 +185,7 @@ func (a *Admin) ownAddresses(h *Host, e Enrolment) error {
 			return Invalid(fmt.Errorf("register host %s: %w", h.Name, err))
 		}
 	}
-	h.Addresses, h.By = e.Addresses, hostWho(h.Name)
+	h.Addresses, h.OwnAddresses = e.Addresses, true
 	return nil
 }
 
@@ -239,12 +241,11 @@ func (a *Admin) Register(ctx context.Context, h Host, e Enrolment) (Host, error)
 		if h = now; sameAddresses(now.Addresses, k.Value.Addresses) {
 			return nil
 		}
-		h.At = a.now().Truncate(time.Second)
 		value, err := json.Marshal(h)
 		if err != nil {
 			return err
 		}
-		c := Change{At: h.At, Who: hostWho(h.Name), Reason: "the host registered its addresses"}
+		c := Change{At: a.now().Truncate(time.Second), Who: hostWho(h.Name), Reason: "the host registered its addresses"}
 		return a.hosts().commit(ctx, c, Edit{Kind: KindHost, ID: h.Name, Value: value, If: k.Version}, &k.Value)
 	})
 	return h, err
@@ -261,11 +262,23 @@ func sameAddresses(a, b []Range) bool {
 func (a *Admin) Leave(ctx context.Context, h Host) error {
 	return a.changing(ctx, func(ctx context.Context) error {
 		k, ok := a.Mirror.Hosts.Get(h.Name)
-		if !ok || k.Value.By != hostWho(h.Name) {
+		if !ok {
 			return nil
 		}
+		edit := Edit{Kind: KindHost, ID: h.Name, If: k.Version}
+		if left := k.Value; left.By != hostWho(h.Name) {
+			if !left.OwnAddresses {
+				return nil
+			}
+			left.Addresses, left.OwnAddresses = nil, false
+			value, err := json.Marshal(left)
+			if err != nil {
+				return err
+			}
+			edit.Value = value
+		}
 		c := Change{At: a.now().Truncate(time.Second), Who: hostWho(h.Name), Reason: "the host left"}
-		return a.hosts().commit(ctx, c, Edit{Kind: KindHost, ID: h.Name, If: k.Version}, &k.Value)
+		return a.hosts().commit(ctx, c, edit, &k.Value)
 	})
 }
 

@@ -125,8 +125,13 @@ func (a *Admin) hosts() resource[Host] {
 		origin:  func(h *Host) origin { return h.Origin.pointers() },
 		touches: func(h *Host) []exitgate.Class { return []exitgate.Class{h.Class} },
 		wire:    a.hostView,
-		complete: func(h, _ *Host, _ Change) string {
+		complete: func(h, old *Host, _ Change) string {
 			h.Seen, h.Identity, h.Trust = time.Time{}, nil, nil
+			own := old != nil && old.OwnAddresses
+			if own && len(h.Addresses) == 0 {
+				h.Addresses = old.Addresses
+			}
+			h.OwnAddresses = own && sameAddresses(h.Addresses, old.Addresses)
 			return ""
 		},
 		check:   func(h, old *Host, _ Change) error { return a.checkHost(h, old) },

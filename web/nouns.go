@@ -37,6 +37,9 @@ type Host struct {
 	Name      string         `json:"name"`
 	Class     exitgate.Class `json:"class"`
 	Addresses []Range        `json:"addresses"` // that its connections come from
+	// OwnAddresses says that the host registered them itself, and goes on doing so; set by the gateway. Who writes the
+	// host without addresses leaves them alone, and who writes others ends it.
+	OwnAddresses bool `json:"own_addresses"`
 	// Networks bound the addresses that the host registers itself; none: any single address.
 	Networks []Range   `json:"networks,omitempty"`
 	Disabled bool      `json:"disabled"`           // refused, whatever is granted, and its identity is not renewed
