@@ -2,8 +2,10 @@ package mitm
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"net"
 	"net/netip"
@@ -35,16 +37,50 @@ type Barred struct {
 }
 
 // Look resolves, checks, dials and, for https, shakes hands as for a request to u, on a connection of its own, and closes
-// it again without having sent a request. It asks no policy: whoever calls it has a verdict that allows. Nothing is
-// recorded. It takes as long as Timeouts allow, or until ctx ends.
-func (p *Proxy) Look(ctx context.Context, u *url.URL) (l Look) {
+// it again without having sent a request. It asks no policy: f has the question, and the verdict that allows it. A
+// handshake leaves the gateway, so that f is recorded as any flow, a connection without a request. It takes as long as
+// Timeouts allow, or until ctx ends.
+func (p *Proxy) Look(ctx context.Context, u *url.URL, f exitgate.Flow) (l Look) {
+	now := p.now()
+	f.ID, f.Gateway, f.Kind, f.Begin = exitgate.NewID(now), p.Gateway, exitgate.KindConnection, now
+	f.Conn = f.ID
+	if err := safely("record", func() error { return p.Recorder.Begin(ctx, &f) }); err != nil {
+		l.Err = exitgate.NewRefusal(503, exitgate.RuleRecord, "the record could not be begun, so nothing may leave: %v", err)
+		return l
+	}
 	l.Err = safely("look", func() error { return p.look(ctx, u, &l) })
+	p.looked(ctx, &f, &l)
 	for _, a := range l.Answers {
 		if err := p.Guard.Check(a); err != nil {
 			l.Barred = append(l.Barred, Barred{a, err.Error()})
 		}
 	}
 	return l
+}
+
+// looked ends the record of a look.
+func (p *Proxy) looked(ctx context.Context, f *exitgate.Flow, l *Look) {
+	f.End = p.now()
+	f.Authority.Host, f.Authority.Dialled, f.Question.Dest.Addr = l.Dest.Host, l.Dialled, l.Dialled
+	f.Upstream = exitgate.Side{ALPN: l.ALPN, TLS: l.TLS}
+	if len(l.Chain) > 0 {
+		sum := sha256.Sum256(l.Chain[0].Raw)
+		f.UpstreamCert = hex.EncodeToString(sum[:])
+	}
+	var refusal *exitgate.Refusal
+	var fault *exitgate.Fault
+	switch {
+	case errors.As(l.Err, &refusal):
+		refusal.Verdict.Revision = f.Verdict.Revision
+		f.Verdict = refusal.Verdict
+	case errors.As(l.Err, &fault):
+		f.Fault = fault
+	case l.Err != nil:
+		f.Fault = &exitgate.Fault{Step: "look", Type: "proxy_internal_error", Reason: l.Err.Error()}
+	}
+	if err := safely("record", func() error { return p.Recorder.End(context.WithoutCancel(ctx), f) }); err != nil {
+		p.log().Error("the end of a look could not be recorded", "flow", f.ID.String(), "err", err)
+	}
 }
 
 func (p *Proxy) look(ctx context.Context, u *url.URL, l *Look) (err error) {

@@ -180,8 +180,12 @@ func (g *gateway) decideFor(ctx context.Context, h web.Host, u *url.URL) (exitga
 }
 
 // look is what the gateway meets where a URL leads, in the API's words.
-func (g *gateway) look(ctx context.Context, u *url.URL) hostapi.View {
-	l := g.proxy.Look(ctx, u)
+func (g *gateway) look(ctx context.Context, h web.Host, u *url.URL, verdict exitgate.Verdict) hostapi.View {
+	f := exitgate.Flow{Verdict: verdict}
+	if q, err := g.api.Imagine(web.Hypothesis{Host: h.Name, Method: http.MethodGet, URL: u.String()}); err == nil {
+		f.Question = *q
+	}
+	l := g.proxy.Look(ctx, u, f)
 	v := hostapi.View{Own: l.Own, Parent: l.Parent, TLS: l.TLS, ALPN: l.ALPN}
 	for _, a := range l.Answers {
 		v.Addresses = append(v.Addresses, a.Addr().String())

@@ -26,7 +26,7 @@ func look(t *testing.T, g *Gate, s string) mitm.Look {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return g.Proxy.Look(ctx, u)
+	return g.Proxy.Look(ctx, u, exitgate.Flow{Verdict: exitgate.Verdict{Action: exitgate.Allow}})
 }
 
 // TestLook: a look meets what a request meets, by the same addresses, and asks the upstream for nothing.
@@ -39,6 +39,9 @@ func TestLook(t *testing.T) {
 	l := look(t, g, "https://WWW.example.com/some/path?q")
 	if l.Err != nil || l.Dest.String() != "www.example.com:443" || l.Dialled.String() != live || l.ALPN != "h2" || l.TLS != "1.3" {
 		t.Fatalf("%+v", l)
+	}
+	if f := g.Recorder.Last(1); f.Kind != exitgate.KindConnection || f.Authority.Dialled != l.Dialled || f.UpstreamCert == "" || f.End.IsZero() {
+		t.Errorf("the look is recorded as %+v", f) // a handshake has left
 	}
 	if len(l.Answers) != 3 || len(l.Barred) != 1 || l.Barred[0].Addr.Addr() != netip.MustParseAddr("10.0.0.1") || !strings.Contains(l.Barred[0].Why, "private") {
 		t.Errorf("answers %v, barred %v", l.Answers, l.Barred)
@@ -135,7 +138,7 @@ func TestLookEnds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	var f *exitgate.Fault
-	if l := g.Proxy.Look(ctx, &url.URL{Scheme: "https", Host: "www.example.com"}); !errors.As(l.Err, &f) || f.Step != "tls" || f.Type != "connection_timeout" {
+	if l := g.Proxy.Look(ctx, &url.URL{Scheme: "https", Host: "www.example.com"}, exitgate.Flow{}); !errors.As(l.Err, &f) || f.Step != "tls" || f.Type != "connection_timeout" {
 		t.Errorf("%+v", l)
 	}
 	g = New(t, func(p *mitm.Proxy) { p.Resolver = panics{} })
@@ -162,4 +165,22 @@ func TestLookThroughParent(t *testing.T) {
 	if l.Err != nil || l.Parent != p.addr || l.Dialled.String() != p.addr || len(l.Answers) != 0 || len(l.Chain) != 2 {
 		t.Errorf("%+v", l)
 	}
+}
+
+// TestLookUnrecorded: what cannot be recorded is not looked at (law 2).
+func TestLookUnrecorded(t *testing.T) {
+	g := New(t, func(p *mitm.Proxy) { p.Recorder = noRecord{p.Recorder} })
+	origin := g.Origin(http.NotFoundHandler(), "www.example.com")
+	g.Resolver.Add("www.example.com", 443, origin.Listener.Addr().String())
+	l := look(t, g, "https://www.example.com/")
+	var r *exitgate.Refusal
+	if !errors.As(l.Err, &r) || r.Verdict.Rule != exitgate.RuleRecord || l.Dialled.IsValid() {
+		t.Errorf("%+v", l)
+	}
+}
+
+type noRecord struct{ mitm.Recorder }
+
+func (noRecord) Begin(context.Context, *exitgate.Flow) error {
+	return errors.New("the journal is full")
 }

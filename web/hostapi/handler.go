@@ -27,7 +27,7 @@ type Handler struct {
 	Decide func(ctx context.Context, h web.Host, u *url.URL) (exitgate.Verdict, error)
 	// Look looks the name of a URL up and dials it as the gateway would for a request. It is called only for what
 	// Decide allows or splices. What goes wrong on the way is in the View.
-	Look func(ctx context.Context, u *url.URL) View
+	Look func(ctx context.Context, h web.Host, u *url.URL, v exitgate.Verdict) View
 
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
@@ -293,7 +293,7 @@ func (h *Handler) view(w http.ResponseWriter, r *http.Request, host web.Host) er
 	}
 	var out View
 	if v.Action == exitgate.Allow || v.Action == exitgate.Splice {
-		out = h.Look(ctx, u)
+		out = h.Look(ctx, host, u, v)
 		out.Looked = true
 	}
 	out.URL, out.Host, out.Class, out.Time = u.String(), host.Name, host.Class, h.now()

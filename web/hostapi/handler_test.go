@@ -138,7 +138,7 @@ func newBench(t *testing.T) *bench {
 			}
 			return exitgate.Verdict{Rule: "no-grant", Reason: "no grant covers it"}, nil
 		},
-		Look: func(context.Context, *url.URL) hostapi.View {
+		Look: func(context.Context, web.Host, *url.URL, exitgate.Verdict) hostapi.View {
 			b.looked++
 			return hostapi.View{Addresses: []string{"203.0.113.5"}, Dialled: "203.0.113.5:443", ALPN: "h2"}
 		},
