@@ -26,7 +26,6 @@ type Journal struct {
 	o      Options
 	lock   *os.File
 	rows   storage.RowEncoder
-	format uint32    // of rows
 	pool   sync.Pool // of *[]byte
 
 	mu       sync.Mutex // guards what follows, and is held during write(2): frames are in the order of the calls
