@@ -21,12 +21,12 @@ var ErrClosed = errors.New("the journal is closed")
 
 // A Journal records flows. It satisfies the engine's Recorder. Make one with [Open].
 type Journal struct {
-	dir    string
-	store  storage.FlowWriter
-	o      Options
-	lock   *os.File
-	rows   storage.RowEncoder
-	pool   sync.Pool // of *[]byte
+	dir   string
+	store storage.FlowWriter
+	o     Options
+	lock  *os.File
+	rows  storage.RowEncoder
+	pool  sync.Pool // of *[]byte
 
 	mu       sync.Mutex // guards what follows, and is held during write(2): frames are in the order of the calls
 	segs     []*segment
