@@ -53,6 +53,7 @@ type Admin struct {
 	Uses       *Uses       // nil: none are told
 	Identities *Identities // nil: none are told
 	CA         CA          // nil: none
+	IdentityCA IdentityCA  // nil: none
 
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now

@@ -112,7 +112,8 @@ func TestOpenAPIHasTheMembers(t *testing.T) {
 		"Grant": exitgate.Grant{}, "Exemption": exitgate.Exemption{}, "Ask": Ask{}, "Request": Request{}, "Approval": Approval{},
 		"Use": Use{}, "Entry": Entry{}, "Flow": exitgate.Flow{}, "Hypothesis": Hypothesis{}, "Status": Status{}, "Trust": Trust{},
 		"ProxySettings": ProxySettings{}, "CAState": CAState{}, "CACertificate": CACertificate{}, "CARotation": CARotation{}, "CARequest": CARequest{},
-		"CAIssuer": CAIssuer{},
+		"CAIssuer": CAIssuer{}, "IdentityState": IdentityState{}, "IdentityRoot": IdentityRoot{}, "IdentityRotation": IdentityRotation{},
+		"IdentityRevocation": IdentityRevocation{},
 	} {
 		var documented []string
 		for p := range schemas[name].Properties {

@@ -247,6 +247,7 @@ func TestRoles(t *testing.T) {
 		"POST /v1/exemptions": e + d, "PUT /v1/exemptions/{id}": e + d, "DELETE /v1/exemptions/{id}": e + d,
 		"GET /v1/requests": all, "GET /v1/requests/{id}": all,
 		"POST /v1/requests": e + d, "DELETE /v1/requests/{id}": e + d,
+		"GET /v1/identity": all, "POST /v1/identity/rotate": d, "POST /v1/identity/revoke": d,
 		"GET /v1/ca": all, "POST /v1/ca/rotate": d, "POST /v1/ca/request": d, "POST /v1/ca/issuer": d,
 		"POST /v1/requests/{id}/approve": e + d, "POST /v1/requests/{id}/reject": e + d,
 	}

@@ -45,6 +45,9 @@ func (a *Admin) routes() []route {
 	list = append(list, crud("exemptions", a.exemptions(), mayRead, mayGrant)...)
 	q := a.requests()
 	return append(list,
+		route{"GET /v1/identity", mayRead, a.identityState},
+		route{"POST /v1/identity/rotate", mayAll, a.identityRotate},
+		route{"POST /v1/identity/revoke", mayAll, a.identityRevoke},
 		route{"GET /v1/ca", mayRead, a.caState},
 		route{"POST /v1/ca/rotate", mayAll, a.caRotate},
 		route{"POST /v1/ca/request", mayAll, a.caRequest},

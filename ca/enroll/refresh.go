@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/exitgate/exitgate/ca/trust"
@@ -49,7 +51,7 @@ func (h *Host) refresh(ctx context.Context, s State, dry bool) (*Report, error) 
 			return nil, err
 		}
 	}
-	renewed := !dry && due(identity.Leaf, now)
+	renewed := !dry && (due(identity.Leaf, now) || isBehind(identity, l.roots, now))
 	if renewed {
 		if identity, err = h.renewal(ctx, l, s, identity, now); err != nil {
 			return nil, err
@@ -64,6 +66,24 @@ func (h *Host) refresh(ctx context.Context, s State, dry bool) (*Report, error) 
 		return nil, err
 	}
 	return h.report(s, identity, renewed, changes), nil
+}
+
+// isBehind reports whether the identity does not lead to the newest of the roots: the end of a rotation would make it
+// invalid, however long it lasts.
+func isBehind(identity *tls.Certificate, roots []*x509.Certificate, now time.Time) bool {
+	if len(roots) < 2 {
+		return false
+	}
+	newest := slices.MaxFunc(roots, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	o.Roots.AddCert(newest)
+	for _, der := range identity.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			o.Intermediates.AddCert(c)
+		}
+	}
+	_, err := identity.Leaf.Verify(o)
+	return err != nil
 }
 
 // ask registers the host again, and takes up what the gateway says that changed.

@@ -27,13 +27,13 @@ import (
 func caCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ca",
-		Short: "Look at the interception CA, hand out its root, and rotate it",
+		Short: "Look at the interception CA, hand out its root, and rotate it; and the authority of hosts' identities",
 		Long: `Hosts trust the root of the interception CA; an issuer under it, which the gateway renews by itself, signs a leaf for
 each name. Every verb asks the running gateway. Those that only look (status, root, fingerprint, export) read the
 files in the data directory where no gateway runs.`,
 	}
 	c.AddCommand(caStatusCommand(), caRootCommand(), caFingerprintCommand(), caExportCommand(), caRotateCommand(),
-		caRequestCommand(), caInstallCommand(), caCreateRootCommand(), caSignCommand(), caBridgeCommand())
+		caRequestCommand(), caInstallCommand(), caCreateRootCommand(), caSignCommand(), caBridgeCommand(), caIdentityCommand())
 	return c
 }
 

@@ -42,6 +42,7 @@ func (g *gateway) openIdentity(context.Context) (err error) {
 		return err
 	}
 	g.hosts.Certificate = g.identify
+	g.api.IdentityCA = identityAPI{g.hostCA, g.hosts.Changed}
 	return nil
 }
 

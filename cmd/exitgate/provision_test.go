@@ -79,6 +79,22 @@ func TestProvision(t *testing.T) {
 		builder.want(t, fetch, "origin says packages/index")
 		builder.want(t, "grep -c BEGIN /usr/local/share/ca-certificates/exitgate*.crt | grep -x '.*1'", "")
 	})
+	t.Run("the identity root is rotated, and an identity taken back", func(t *testing.T) {
+		const over = "curl -sS -v --proxy https://10.99.0.1:3129 --proxy-cacert /var/lib/exitgate-host/root.crt " +
+			"--proxy-cert /var/lib/exitgate-host/identity.crt --proxy-key /var/lib/exitgate-host/identity.key https://api.example.test/packages/index"
+		n.gateway("ca", "identity", "rotate", "--root", "--reason", "time")
+		builder.want(t, over, "origin says packages/index") // the old root, and an identity under it
+		builder.want(t, "exitgate enroll --renew", "")
+		n.gateway("ca", "identity", "rotate", "--finish", "--force", "--reason", "time")
+		builder.want(t, over, "origin says packages/index")
+		serial, _ := builder.run(t, "openssl x509 -in /var/lib/exitgate-host/identity.crt -noout -serial | cut -d= -f2 | xargs -I{} python3 -c 'print(int(\"{}\", 16))'")
+		n.gateway("ca", "identity", "revoke", strings.TrimSpace(serial), "--reason", "the key was seen elsewhere")
+		until(t, "the identity is refused", func() bool {
+			out, _ := builder.run(t, over)
+			return strings.Contains(out, "revoked") && !strings.Contains(out, "origin says")
+		})
+		builder.want(t, fetch, "origin says packages/index") // it is known by its address
+	})
 	t.Run("a host that leaves is as it was, and known no more", func(t *testing.T) {
 		builder.want(t, "exitgate unenroll", "")
 		builder.want(t, "[ ! -e /etc/profile.d/exitgate.sh ] && [ ! -e /etc/exitgate/host.json ]", "")
