@@ -11,8 +11,8 @@
 // # What is not here
 //
 // PKCS #11 loads a C library, so it needs a build with cgo; the others do not. Which schemes this build has is what
-// [Check] says. The cloud services of go.step.sm/crypto (awskms, azurekms, cloudkms) are not linked in: they would make
-// the program larger by half. A root in one of them signs issuers elsewhere, as an offline root does.
+// [Check] says. The cloud services of go.step.sm/crypto (awskms, azurekms, cloudkms) are in builds with the tag cloudkms:
+// they make the program larger by half. Without, a root in one of them signs issuers elsewhere, as an offline root does.
 //
 // The drivers stand in one switch, in place of the registry that go.step.sm/crypto fills when it is imported.
 //

@@ -105,7 +105,7 @@ func Check(s string) error {
 	case apiv1.PKCS11:
 		return havePKCS11()
 	case apiv1.CloudKMS, apiv1.AmazonKMS, apiv1.AzureKMS:
-		return fmt.Errorf("this build has no %s: treat the root as an offline one, and let whatever reaches that service sign what \"exitgate ca issuer-request\" writes", scheme)
+		return haveCloud(scheme)
 	}
 	return fmt.Errorf("keys of kind %.20q are not known; this build has %s", scheme, strings.Join(schemes(), ", "))
 }
@@ -128,6 +128,9 @@ func schemes() []string {
 	s := []string{"softkms", "tpmkms"}
 	if havePKCS11() == nil {
 		s = append(s, "pkcs11")
+	}
+	if haveCloud("") == nil {
+		s = append(s, "awskms", "azurekms", "cloudkms")
 	}
 	return s
 }
@@ -197,6 +200,8 @@ func manager(ctx context.Context, s string) (apiv1.KeyManager, error) {
 		m, err = newPKCS11(ctx, o)
 	case apiv1.TPMKMS:
 		m, err = tpmkms.New(ctx, o)
+	case apiv1.CloudKMS, apiv1.AmazonKMS, apiv1.AzureKMS:
+		m, err = newCloud(ctx, o)
 	default:
 		m, err = softkms.New(ctx, o)
 	}
