@@ -14,6 +14,8 @@ import (
 const (
 	ownPackage   = "data.exitgate"
 	matchPackage = "data.exitgate.match"
+	// testingPackage has what tests write questions with; it is there for tests alone.
+	testingPackage = "data.exitgate.testing"
 	// denials is the set that is asked for. Each rule "deny contains reason" has a twin "denials contains
 	// [place, reason]", made when it is loaded, so that a refusal can say which rule it comes from.
 	denials = "denials"
@@ -88,7 +90,7 @@ func parse(files []file) (map[string]*ast.Module, error) {
 			return nil, regoError(err)
 		}
 		own := strings.HasPrefix(f.name, baseDir)
-		if p := m.Package.Path.String(); !own && (p == matchPackage || strings.HasPrefix(p, matchPackage+".") || strings.HasPrefix(p, ownPackage+".table")) {
+		if p := m.Package.Path.String(); !own && (p == matchPackage || strings.HasPrefix(p, matchPackage+".") || strings.HasPrefix(p, ownPackage+".table") || p == testingPackage) {
 			return nil, fmt.Errorf("%s:%d:%d: %s belongs to the shipped policy; use another package", f.name, m.Package.Location.Row, m.Package.Location.Col, p)
 		}
 		if r := reserved(m); r != nil && !own {

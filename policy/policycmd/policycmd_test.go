@@ -127,3 +127,9 @@ func TestSchema(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 }
+
+func TestCookbookIsFormatted(t *testing.T) {
+	if out, err := run(t, "fmt", "--diff", "--fail", "../cookbook"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
