@@ -13,6 +13,8 @@ import (
 
 type exitgateGrant = exitgate.Grant
 
+func mustAddrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
 func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 // evalTerm evaluates a query with all that the tests of dir have.

@@ -2,12 +2,7 @@ package policy
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path"
@@ -40,6 +35,7 @@ type file struct {
 
 // sources is all that a revision is made of.
 type sources struct {
+	files      []file // all, as they were read
 	rego       []file // base and directory, tests left out
 	tests      []file
 	grants     []exitgate.Grant
@@ -47,6 +43,7 @@ type sources struct {
 	audit      []exitgate.Class
 	data       map[string]any // data.yaml or data.json
 	dropped    []error        // grants and exemptions of the store that are not valid (any more)
+	lists      []run          // what the revision is made of beside the files
 	revision   string
 }
 
@@ -54,7 +51,6 @@ type sources struct {
 // it is "") and data.
 func load(dir string, d Data, base []file) (*sources, error) {
 	s := &sources{audit: slices.Clone(d.AuditClasses)}
-	sum := sha256.New()
 	files, err := base, error(nil)
 	if base == nil {
 		files, err = baseFiles()
@@ -69,29 +65,15 @@ func load(dir string, d Data, base []file) (*sources, error) {
 		}
 		files = append(files, own...)
 	}
+	s.files = files
 	for _, f := range files {
-		fmt.Fprintf(sum, "%q %d\n%s", f.name, len(f.text), f.text)
 		if err := s.take(f); err != nil {
 			return nil, err
 		}
 	}
 	s.fromStore(d)
 	slices.Sort(s.audit)
-	if err := sumData(sum, s); err != nil {
-		return nil, err
-	}
-	s.revision = hex.EncodeToString(sum.Sum(nil))[:12]
-	return s, nil
-}
-
-func sumData(sum hash.Hash, s *sources) error {
-	e := json.NewEncoder(sum)
-	slices.SortStableFunc(s.grants, func(a, b exitgate.Grant) int { return cmp.Compare(a.ID, b.ID) })
-	slices.SortStableFunc(s.exemptions, func(a, b exitgate.Exemption) int { return cmp.Compare(a.ID, b.ID) })
-	if err := errors.Join(e.Encode(s.grants), e.Encode(s.exemptions), e.Encode(s.audit)); err != nil {
-		return fmt.Errorf("sum up the grants for a revision: %w", err)
-	}
-	return nil
+	return s, s.sum()
 }
 
 func baseFiles() ([]file, error) {
