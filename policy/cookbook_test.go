@@ -203,7 +203,7 @@ func TestTestingQuestions(t *testing.T) {
 		}
 		var w asked
 		s.ask(&w, q)
-		want := s.input(&w, true)
+		want := s.input(&w, nil)
 		if got := evalWithTests(t, c[0]); got.Compare(want) != 0 {
 			t.Errorf("%s\n got %v\nwant %v", c[0], got, want)
 		}

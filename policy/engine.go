@@ -28,6 +28,9 @@ type Options struct {
 	Timeout time.Duration
 	// Kept bounds how many answers are kept. 0: 32,768, which is about 10 MB. Negative: none.
 	Kept int
+	// Specialise is after how many evaluations at one destination by one class, of one stage, the policy is worked out
+	// for these alone, which makes all further ones cheaper. 0: 32. Negative: never.
+	Specialise int
 	// Revisions keeps what each revision was made of; nil: nothing is kept.
 	Revisions *Revisions
 
@@ -61,6 +64,7 @@ func (o Options) complete() Options {
 	o.Logger = cmp.Or(o.Logger, slog.Default())
 	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	o.Kept = cmp.Or(o.Kept, defaultKept)
+	o.Specialise = cmp.Or(o.Specialise, specialAfter)
 	return o
 }
 

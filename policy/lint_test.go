@@ -170,7 +170,7 @@ func TestInputMeetsTheSchema(t *testing.T) {
 			}
 			var w asked
 			s.ask(&w, q)
-			rs, err := check.Eval(ctx, rego.EvalParsedInput(s.input(&w, true)))
+			rs, err := check.Eval(ctx, rego.EvalParsedInput(s.input(&w, nil)))
 			if err != nil || len(rs) != 1 {
 				t.Fatal(rs, err)
 			}
