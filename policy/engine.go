@@ -90,11 +90,16 @@ func (e *Engine) Reload(ctx context.Context, d Data) (changed bool, err error) {
 			changed, err = false, &exitgate.Bug{Step: "load the policy", Err: fmt.Errorf("panic: %v", v), Stack: debug.Stack()}
 		}
 	}()
-	src, err := load(e.options.Dir, d, e.options.base)
+	last := e.current.Load()
+	var before *table
+	if last != nil {
+		before = last.table
+	}
+	src, err := loadAfter(before, e.options.Dir, d, e.options.base)
 	if err != nil {
 		return false, e.loadError(err)
 	}
-	if last := e.current.Load(); last != nil && last.revision == src.revision {
+	if last != nil && last.revision == src.revision {
 		return false, nil
 	}
 	s, err := newSnapshot(ctx, src, e.options)

@@ -45,12 +45,16 @@ type sources struct {
 	dropped    []error        // grants and exemptions of the store that are not valid (any more)
 	lists      []run          // what the revision is made of beside the files
 	revision   string
+	last       *table // of the revision before, whose checked grants are checked; nil: none
 }
 
 // load reads the base policy (base, where it is not nil, instead of the one that is shipped), the directory (unless
 // it is "") and data.
-func load(dir string, d Data, base []file) (*sources, error) {
-	s := &sources{audit: slices.Clone(d.AuditClasses)}
+func load(dir string, d Data, base []file) (*sources, error) { return loadAfter(nil, dir, d, base) }
+
+// loadAfter is load after a revision whose table was last: what has not changed is not worked out again.
+func loadAfter(last *table, dir string, d Data, base []file) (*sources, error) {
+	s := &sources{audit: slices.Clone(d.AuditClasses), last: last}
 	files, err := base, error(nil)
 	if base == nil {
 		files, err = baseFiles()
@@ -164,12 +168,17 @@ func (s *sources) take(f file) (err error) {
 // fromStore adds what the store holds. What is not valid there (any more: the list of public suffixes grows) is left out and reported,
 // because it must not keep the gateway from starting; a grant less refuses more.
 func (s *sources) fromStore(d Data) {
+	s.grants = slices.Grow(s.grants, len(d.Grants))
 	for _, g := range d.Grants {
+		g.Source = cmp.Or(g.Source, "store")
+		if e := s.last.same(&g); e != nil {
+			s.grants = append(s.grants, *e.grant)
+			continue
+		}
 		if err := CheckGrant(&g); err != nil {
 			s.dropped = append(s.dropped, err)
 			continue
 		}
-		g.Source = cmp.Or(g.Source, "store")
 		s.grants = append(s.grants, g)
 	}
 	for _, x := range d.Exemptions {

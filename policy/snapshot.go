@@ -43,7 +43,7 @@ type snapshot struct {
 const wholeQuery = "[" + ownPackage + "." + denials + ", " + ownPackage + ".exemptions, " + ownPackage + ".grants, " + ownPackage + ".rewrite]"
 
 func newSnapshot(ctx context.Context, src *sources, o Options) (*snapshot, error) {
-	t, err := newTable(src.grants, src.exemptions)
+	t, err := newTable(src.grants, src.exemptions, src.last)
 	if err != nil {
 		return nil, err
 	}
