@@ -85,7 +85,7 @@ func (t *table) same(g *exitgate.Grant) *entry {
 func sameGrant(a, b *exitgate.Grant) bool {
 	return a.ID == b.ID && a.Class == b.Class && a.Host == b.Host && a.To == b.To && a.Scheme == b.Scheme && slices.Equal(a.Ports, b.Ports) &&
 		slices.Equal(a.Methods, b.Methods) && slices.Equal(a.Paths, b.Paths) && maps.Equal(a.Headers, b.Headers) && a.MaxRequest == b.MaxRequest &&
-		a.MaxResponse == b.MaxResponse && a.EncodedSlash == b.EncodedSlash && a.Audit == b.Audit && a.Reason == b.Reason && a.By == b.By &&
+		a.MaxResponse == b.MaxResponse && a.EncodedSlash == b.EncodedSlash && a.Lease == b.Lease && a.Audit == b.Audit && a.Reason == b.Reason && a.By == b.By &&
 		a.At.Equal(b.At) && a.Until.Equal(b.Until) && a.Source == b.Source
 }
 
