@@ -91,11 +91,23 @@ func (s *snapshot) evaluateAndKeep(ctx context.Context, q *asked, key string) (e
 }
 
 func (s *snapshot) answer(ctx context.Context, q *asked) (*answer, error) {
-	out, err := s.eval(ctx, s.input(q, false))
+	out, err := s.setsFor(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	return s.combine(q, out)
+}
+
+// setsFor asks the policy, or what is left of it for the site.
+func (s *snapshot) setsFor(ctx context.Context, q *asked) (sets, error) {
+	switch p := s.special(ctx, q); {
+	case p == nil:
+		return s.eval(ctx, s.input(q, &s.reads.needed))
+	case p.always != nil:
+		return *p.always, nil
+	default:
+		return s.evalQuery(ctx, &p.query, s.input(q, &p.needed))
+	}
 }
 
 // combine makes one verdict of what the policy says. The ladder:

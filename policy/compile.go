@@ -14,10 +14,15 @@ import (
 const (
 	ownPackage   = "data.exitgate"
 	matchPackage = "data.exitgate.match"
+	// testingPackage has what tests write questions with; it is there for tests alone.
+	testingPackage = "data.exitgate.testing"
 	// denials is the set that is asked for. Each rule "deny contains reason" has a twin "denials contains
 	// [place, reason]", made when it is loaded, so that a refusal can say which rule it comes from.
 	denials = "denials"
 )
+
+// inputSchemaRef is how metadata names the schema of input: "schemas: [input: schema.input]".
+var inputSchemaRef = ast.MustParseRef("schema.input")
 
 // reaching lists builtins that look at the world outside of the question, or that let a rule run for long on a
 // short input.
@@ -47,7 +52,8 @@ func newCompiler() (*ast.Compiler, error) {
 		return nil, fmt.Errorf("read the schema of input: %w", err)
 	}
 	schemas := ast.NewSchemaSet()
-	schemas.Put(ast.SchemaRootRef, schema)
+	schemas.Put(ast.SchemaRootRef, schema) // holds every rule to it
+	schemas.Put(inputSchemaRef, schema)    // for rules whose metadata names it, so that editors check them too
 	return ast.NewCompiler().WithStrict(true).WithCapabilities(Capabilities()).WithSchemas(schemas).WithUseTypeCheckAnnotations(true), nil
 }
 
@@ -84,7 +90,7 @@ func parse(files []file) (map[string]*ast.Module, error) {
 			return nil, regoError(err)
 		}
 		own := strings.HasPrefix(f.name, baseDir)
-		if p := m.Package.Path.String(); !own && (p == matchPackage || strings.HasPrefix(p, matchPackage+".") || strings.HasPrefix(p, ownPackage+".table")) {
+		if p := m.Package.Path.String(); !own && (p == matchPackage || strings.HasPrefix(p, matchPackage+".") || strings.HasPrefix(p, ownPackage+".table") || p == testingPackage) {
 			return nil, fmt.Errorf("%s:%d:%d: %s belongs to the shipped policy; use another package", f.name, m.Package.Location.Row, m.Package.Location.Col, p)
 		}
 		if r := reserved(m); r != nil && !own {
@@ -139,18 +145,50 @@ func regoError(err error) error {
 		return err
 	}
 	e := list[0]
+	if i := slices.IndexFunc(list, func(e *ast.Error) bool { return !strings.HasSuffix(e.Message, " unused") }); i >= 0 {
+		e = list[i] // what is unused often is so because of what is wrong
+	}
 	var b strings.Builder
 	if l := e.Location; l != nil {
 		fmt.Fprintf(&b, "%s:%d:%d: ", l.File, l.Row, l.Col)
 	}
 	b.WriteString(strings.Join(strings.Fields(e.Message), " "))
+	b.WriteString(missingBuiltin(e.Message))
 	if d, ok := e.Details.(*ast.RefErrInvalidDetail); ok && len(d.OneOf) > 0 {
 		fmt.Fprintf(&b, " (%s is not one of %s)", bare(d.Ref[d.Pos].Value), oneOf(d.OneOf))
 	}
-	if len(list) > 1 {
-		fmt.Fprintf(&b, " (and %d more)", len(list)-1)
+	if n := countErrors(list); n > 1 {
+		fmt.Fprintf(&b, " (and %d more)", n-1)
 	}
 	return errors.New(b.String())
+}
+
+// countErrors counts what is wrong once, although a rule that denies is compiled twice.
+func countErrors(list ast.Errors) int {
+	seen := map[string]bool{}
+	for _, e := range list {
+		seen[e.Error()] = true
+	}
+	return len(seen)
+}
+
+// missingBuiltin says why a builtin that OPA has is no function here, and what a rule can do instead.
+func missingBuiltin(message string) string {
+	name, ok := strings.CutPrefix(message, "undefined function ")
+	switch {
+	case !ok || !isMissing(name):
+		return ""
+	case name == "time.now_ns":
+		return ": rules cannot read the clock, so that an answer can be given again; write time.parse_rfc3339_ns(input.at)"
+	case strings.HasPrefix(name, "numbers.range"), name == "walk", name == "net.cidr_expand", strings.HasPrefix(name, "graphql."), strings.HasPrefix(name, "json."):
+		return ": it can run for long on a short input, and is not there for rules"
+	}
+	return ": rules cannot look outside of the question, so that an answer can be given again; put what it would find into data.yaml"
+}
+
+func isMissing(name string) bool {
+	named := func(b *ast.Builtin) bool { return b.Name == name }
+	return slices.ContainsFunc(ast.CapabilitiesForThisVersion().Builtins, named) && !slices.ContainsFunc(Capabilities().Builtins, named)
 }
 
 func oneOf(values []ast.Value) string {

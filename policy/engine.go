@@ -28,6 +28,11 @@ type Options struct {
 	Timeout time.Duration
 	// Kept bounds how many answers are kept. 0: 32,768, which is about 10 MB. Negative: none.
 	Kept int
+	// Specialise is after how many evaluations at one destination by one class, of one stage, the policy is worked out
+	// for these alone, which makes all further ones cheaper. 0: 32. Negative: never.
+	Specialise int
+	// Revisions keeps what each revision was made of; nil: nothing is kept.
+	Revisions *Revisions
 
 	base []file // nil: the base policy that is shipped
 }
@@ -48,13 +53,29 @@ type Engine struct {
 
 // New loads the base policy, the directory of o and d. An error is one line that says where in which file.
 func New(ctx context.Context, o Options, d Data) (*Engine, error) {
-	o.Logger = cmp.Or(o.Logger, slog.Default())
-	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
-	o.Kept = cmp.Or(o.Kept, defaultKept)
-	e := &Engine{options: o}
+	e := &Engine{options: o.complete()}
 	if _, err := e.Reload(ctx, d); err != nil {
 		return nil, err
 	}
+	return e, nil
+}
+
+func (o Options) complete() Options {
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Kept = cmp.Or(o.Kept, defaultKept)
+	o.Specialise = cmp.Or(o.Specialise, specialAfter)
+	return o
+}
+
+// newEngine answers by src alone. It is never reloaded.
+func newEngine(ctx context.Context, o Options, src *sources) (*Engine, error) {
+	e := &Engine{options: o.complete()}
+	s, err := newSnapshot(ctx, src, e.options)
+	if err != nil {
+		return nil, e.loadError(err)
+	}
+	e.current.Store(s)
 	return e, nil
 }
 
@@ -69,11 +90,16 @@ func (e *Engine) Reload(ctx context.Context, d Data) (changed bool, err error) {
 			changed, err = false, &exitgate.Bug{Step: "load the policy", Err: fmt.Errorf("panic: %v", v), Stack: debug.Stack()}
 		}
 	}()
-	src, err := load(e.options.Dir, d, e.options.base)
+	last := e.current.Load()
+	var before *table
+	if last != nil {
+		before = last.table
+	}
+	src, err := loadAfter(before, e.options.Dir, d, e.options.base)
 	if err != nil {
 		return false, e.loadError(err)
 	}
-	if last := e.current.Load(); last != nil && last.revision == src.revision {
+	if last != nil && last.revision == src.revision {
 		return false, nil
 	}
 	s, err := newSnapshot(ctx, src, e.options)
@@ -82,6 +108,11 @@ func (e *Engine) Reload(ctx context.Context, d Data) (changed bool, err error) {
 	}
 	for _, err := range src.dropped {
 		e.options.Logger.Error("left out of the policy, because it is not valid", "err", err)
+	}
+	if r := e.options.Revisions; r != nil {
+		if err := r.put(src, time.Now()); err != nil {
+			e.options.Logger.Error("a revision cannot be asked again later", "err", err)
+		}
 	}
 	e.current.Store(s)
 	return true, nil

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -30,6 +31,22 @@ func WriteExample(dir string) error {
 		if err := writeNew(filepath.Join(dir, f.Name()), b); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("write the example of a policy: %w", err)
 		}
+	}
+	return WriteSchema(dir)
+}
+
+// WriteSchema writes the schema of input to schemas/input.json below dir, over one of another version: OPA ("opa check
+// -s schemas") and editors know it from there as schema.input.
+func WriteSchema(dir string) error {
+	name := filepath.Join(dir, "schemas", "input.json")
+	if b, err := os.ReadFile(name); err == nil && bytes.Equal(b, inputSchema) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return fmt.Errorf("write the schema of input: %w", err)
+	}
+	if err := os.WriteFile(name, inputSchema, 0o600); err != nil {
+		return fmt.Errorf("write the schema of input: %w", err)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func (e *Engine) decideAnew(ctx context.Context, s *snapshot, q *exitgate.Questi
 	var a asked
 	s.ask(&a, q)
 	x.Who, x.What = a.who(), a.what()
-	in := s.input(&a, true)
+	in := s.input(&a, nil)
 	if v, err := ast.JSON(in); err == nil {
 		x.Input, _ = json.Marshal(v)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -86,7 +87,16 @@ func textTerm(s string) *ast.Term {
 	if t, ok := names[s]; ok {
 		return t
 	}
-	return ast.StringTerm(s)
+	return ast.StringTerm(validText(s))
+}
+
+// validText is s with each byte that is no UTF-8 replaced by U+FFFD, as the record of a flow has it: what a policy sees
+// when it is asked, it sees when it is asked again.
+func validText(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return string([]rune(s))
 }
 
 // A field of a group is looked at only where the question has that part.

@@ -48,7 +48,7 @@ func TestInputIsWhole(t *testing.T) {
 	s := e.current.Load()
 	var w asked
 	s.ask(&w, q)
-	in := s.input(&w, true).(ast.Object)
+	in := s.input(&w, nil).(ast.Object)
 	missing := 0
 	for _, f := range fields {
 		ref := ast.Ref{ast.StringTerm(f.name)}

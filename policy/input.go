@@ -31,8 +31,8 @@ func clamp(t time.Time) time.Time {
 	return t
 }
 
-// input makes what a policy sees of q, as far as the rules can look at it. With all it makes everything.
-func (s *snapshot) input(q *asked, all bool) ast.Value {
+// input makes what a policy sees of q, as far as it can look at it: the fields that are needed. Nil makes everything.
+func (s *snapshot) input(q *asked, needed *[numFields]bool) ast.Value {
 	var top, group [16][2]*ast.Term
 	root, now, in := top[:0], "", group[:0]
 	flush := func() {
@@ -47,13 +47,13 @@ func (s *snapshot) input(q *asked, all bool) ast.Value {
 			flush()
 			now = f.group
 		}
-		if !all && !s.reads.needed[i] || !q.has(f.group) {
+		if needed != nil && !needed[i] || !q.has(f.group) {
 			if !q.has(f.group) {
 				now = ""
 			}
 			continue
 		}
-		t := s.fieldTerm(i, q, all)
+		t := s.fieldTerm(i, q, needed == nil)
 		switch {
 		case t == nil:
 		case f.group == "":

@@ -2,12 +2,7 @@ package policy
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path"
@@ -40,6 +35,7 @@ type file struct {
 
 // sources is all that a revision is made of.
 type sources struct {
+	files      []file // all, as they were read
 	rego       []file // base and directory, tests left out
 	tests      []file
 	grants     []exitgate.Grant
@@ -47,14 +43,18 @@ type sources struct {
 	audit      []exitgate.Class
 	data       map[string]any // data.yaml or data.json
 	dropped    []error        // grants and exemptions of the store that are not valid (any more)
+	lists      []run          // what the revision is made of beside the files
 	revision   string
+	last       *table // of the revision before, whose checked grants are checked; nil: none
 }
 
 // load reads the base policy (base, where it is not nil, instead of the one that is shipped), the directory (unless
 // it is "") and data.
-func load(dir string, d Data, base []file) (*sources, error) {
-	s := &sources{audit: slices.Clone(d.AuditClasses)}
-	sum := sha256.New()
+func load(dir string, d Data, base []file) (*sources, error) { return loadAfter(nil, dir, d, base) }
+
+// loadAfter is load after a revision whose table was last: what has not changed is not worked out again.
+func loadAfter(last *table, dir string, d Data, base []file) (*sources, error) {
+	s := &sources{audit: slices.Clone(d.AuditClasses), last: last}
 	files, err := base, error(nil)
 	if base == nil {
 		files, err = baseFiles()
@@ -69,29 +69,15 @@ func load(dir string, d Data, base []file) (*sources, error) {
 		}
 		files = append(files, own...)
 	}
+	s.files = files
 	for _, f := range files {
-		fmt.Fprintf(sum, "%q %d\n%s", f.name, len(f.text), f.text)
 		if err := s.take(f); err != nil {
 			return nil, err
 		}
 	}
 	s.fromStore(d)
 	slices.Sort(s.audit)
-	if err := sumData(sum, s); err != nil {
-		return nil, err
-	}
-	s.revision = hex.EncodeToString(sum.Sum(nil))[:12]
-	return s, nil
-}
-
-func sumData(sum hash.Hash, s *sources) error {
-	e := json.NewEncoder(sum)
-	slices.SortStableFunc(s.grants, func(a, b exitgate.Grant) int { return cmp.Compare(a.ID, b.ID) })
-	slices.SortStableFunc(s.exemptions, func(a, b exitgate.Exemption) int { return cmp.Compare(a.ID, b.ID) })
-	if err := errors.Join(e.Encode(s.grants), e.Encode(s.exemptions), e.Encode(s.audit)); err != nil {
-		return fmt.Errorf("sum up the grants for a revision: %w", err)
-	}
-	return nil
+	return s, s.sum()
 }
 
 func baseFiles() ([]file, error) {
@@ -182,12 +168,17 @@ func (s *sources) take(f file) (err error) {
 // fromStore adds what the store holds. What is not valid there (any more: the list of public suffixes grows) is left out and reported,
 // because it must not keep the gateway from starting; a grant less refuses more.
 func (s *sources) fromStore(d Data) {
+	s.grants = slices.Grow(s.grants, len(d.Grants))
 	for _, g := range d.Grants {
+		g.Source = cmp.Or(g.Source, "store")
+		if e := s.last.same(&g); e != nil {
+			s.grants = append(s.grants, *e.grant)
+			continue
+		}
 		if err := CheckGrant(&g); err != nil {
 			s.dropped = append(s.dropped, err)
 			continue
 		}
-		g.Source = cmp.Or(g.Source, "store")
 		s.grants = append(s.grants, g)
 	}
 	for _, x := range d.Exemptions {

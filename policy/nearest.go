@@ -78,7 +78,7 @@ func pathList(patterns []pattern) string {
 
 func (e *entry) headerMisses(q *asked) (out []Miss) {
 	for name, glob := range e.grant.Headers {
-		if slices.ContainsFunc(q.HTTP.Headers[name], func(v string) bool { return globMatch(glob, v) }) {
+		if slices.ContainsFunc(q.HTTP.Headers[name], func(v string) bool { return globMatch(glob, validText(v)) }) {
 			continue
 		}
 		why := fmt.Sprintf("header %s is absent, and has to be like %q", name, glob)

@@ -15,6 +15,8 @@ type reads struct {
 	// Header names that rules name outright; they are sorted. With keyed[httpHeaders] all headers count.
 	requestHeaders  []string
 	responseHeaders []string
+	// whole says that rules look at input, or at a part that a site determines only in part, in one piece, or replace it.
+	whole bool
 }
 
 // bySite are the fields that the base policy reads only to hold them against the grants of the site, so that the
@@ -52,6 +54,8 @@ func (r *reads) walk(x any, base bool) {
 				r.walk(t, base)
 			}
 			return true
+		case *ast.With:
+			r.whole = true
 		case ast.Var:
 			if x.Compare(ast.InputRootDocument.Value) == 0 {
 				r.note(nil, base)
@@ -76,6 +80,9 @@ func constants(ref ast.Ref) []string {
 
 // note marks every field that lies at or below path, or that path lies below.
 func (r *reads) note(path []string, base bool) {
+	if len(path) == 0 || len(path) == 1 && (path[0] == "host" || path[0] == "dest") {
+		r.whole = true
+	}
 	for i := range numFields {
 		f := fields[i]
 		switch {

@@ -10,9 +10,12 @@ import (
 	"github.com/exitgate/exitgate"
 )
 
-// A site is what a revision knows of one class, or host, at one destination. It is not changed once it is made.
+// A site is what a revision knows of one class, or host, at one destination. Apart from what it is specialised to, it is not
+// changed once it is made.
 type site struct {
 	number     uint64 // never used twice in a revision
+	host, dest string // of the questions; a host that no grant names is ""
+	special    [len(stages)]specialised
 	keysTerm   *ast.Term
 	classTerm  *ast.Term
 	candidates []*entry // grants and exemptions of the class and of the host at the destination
@@ -46,7 +49,7 @@ func (s *snapshot) siteOf(q *exitgate.Question) *site {
 func (s *snapshot) newSite(class exitgate.Class, host, dest string) *site {
 	keys := s.table.keysOf(dest)
 	n := &site{
-		number: s.numbers.Add(1), keysTerm: stringsTerm(keys), classTerm: ast.StringTerm(string(class)), audit: slices.Contains(s.audit, class),
+		number: s.numbers.Add(1), host: host, dest: dest, keysTerm: stringsTerm(keys), classTerm: ast.StringTerm(string(class)), audit: slices.Contains(s.audit, class),
 		literal: map[string]uint64{},
 	}
 	if class != "" {

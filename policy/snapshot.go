@@ -35,10 +35,15 @@ type snapshot struct {
 	numbers atomic.Uint64
 	sites   *kept[*site]
 	kept    *kept[*answer] // nil: answers are not kept
+
+	specialist *specialist // nil: the policy cannot be specialised
 }
 
+// wholeQuery asks for all that the policy says.
+const wholeQuery = "[" + ownPackage + "." + denials + ", " + ownPackage + ".exemptions, " + ownPackage + ".grants, " + ownPackage + ".rewrite]"
+
 func newSnapshot(ctx context.Context, src *sources, o Options) (*snapshot, error) {
-	t, err := newTable(src.grants, src.exemptions)
+	t, err := newTable(src.grants, src.exemptions, src.last)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +63,14 @@ func newSnapshot(ctx context.Context, src *sources, o Options) (*snapshot, error
 	if o.Kept > 0 && !s.reads.keyed[fieldAt] { // an answer that depends on the time itself is never asked for twice
 		s.kept = newKept[*answer](o.Kept)
 	}
-	return s, s.prepare(ctx, src.data)
+	if err := s.prepare(ctx, src.data); err != nil {
+		return nil, err
+	}
+	s.specialist, err = newSpecialist(ctx, s, o)
+	return s, err
 }
+
+func valueOf(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }
 
 // storeOf makes the documents below data, and checks that no rule has the name of one.
 func (s *snapshot) storeOf(own map[string]any) (storage.Store, error) {
@@ -103,10 +114,10 @@ func (s *snapshot) prepare(ctx context.Context, own map[string]any) (err error) 
 		return fmt.Errorf("read the grant table: %w", err)
 	}
 	s.query, err = rego.New(
-		rego.Query("["+ownPackage+"."+denials+", "+ownPackage+".exemptions, "+ownPackage+".grants, "+ownPackage+".rewrite]"),
+		rego.Query(wholeQuery),
 		rego.Compiler(s.compiler), rego.Store(s.store), rego.Transaction(s.txn),
 		rego.StrictBuiltinErrors(true), // otherwise a deny that cannot be worked out would not deny
-		rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
+		rego.GenerateJSON(valueOf),
 	).PrepareForEval(ctx)
 	if err != nil {
 		return regoError(err)
@@ -119,6 +130,10 @@ type sets struct{ denials, exemptions, grants, rewrites ast.Set }
 
 // eval asks the policy. It fails closed: an answer that is not complete is an error.
 func (s *snapshot) eval(ctx context.Context, input ast.Value, more ...rego.EvalOption) (out sets, err error) {
+	return s.evalQuery(ctx, &s.query, input, more...)
+}
+
+func (s *snapshot) evalQuery(ctx context.Context, query *rego.PreparedEvalQuery, input ast.Value, more ...rego.EvalOption) (out sets, err error) {
 	stop := topdown.NewCancel()
 	timer := time.AfterFunc(s.timeout, stop.Cancel)
 	defer timer.Stop()
@@ -128,7 +143,7 @@ func (s *snapshot) eval(ctx context.Context, input ast.Value, more ...rego.EvalO
 	options := [...]rego.EvalOption{
 		rego.EvalParsedInput(input), rego.EvalTransaction(s.txn), rego.EvalMetrics(metrics.NoOp()), rego.EvalExternalCancel(stop),
 	}
-	rs, err := s.query.Eval(context.WithoutCancel(ctx), append(options[:], more...)...)
+	rs, err := query.Eval(context.WithoutCancel(ctx), append(options[:], more...)...)
 	switch {
 	case err == nil:
 	case topdown.IsCancel(err) && ctx.Err() != nil:
@@ -141,7 +156,12 @@ func (s *snapshot) eval(ctx context.Context, input ast.Value, more ...rego.EvalO
 	if len(rs) != 1 || len(rs[0].Expressions) != 1 {
 		return out, errNotAnswered
 	}
-	a, _ := rs[0].Expressions[0].Value.(*ast.Array)
+	v, _ := rs[0].Expressions[0].Value.(ast.Value)
+	return setsOf(v)
+}
+
+func setsOf(v ast.Value) (out sets, err error) {
+	a, _ := v.(*ast.Array)
 	if a == nil || a.Len() != 4 {
 		return out, errNotAnswered
 	}

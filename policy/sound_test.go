@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/rego"
+
 	"github.com/exitgate/exitgate"
 )
 
@@ -227,20 +229,18 @@ func soundRound(t *testing.T, rule string, seed uint64, questions int) {
 	if u.IntN(2) == 0 {
 		d.AuditClasses = []exitgate.Class{"build"}
 	}
-	keeps, err := New(t.Context(), Options{Dir: dir, Timeout: time.Minute}, d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	never, err := New(t.Context(), Options{Dir: dir, Timeout: time.Minute, Kept: -1}, d)
-	if err != nil {
-		t.Fatal(err)
-	}
+	keeps := mustEngine(t, Options{Dir: dir, Specialise: 3}, d)
+	special := mustEngine(t, Options{Dir: dir, Kept: -1, Specialise: 1}, d)
+	never := mustEngine(t, Options{Dir: dir, Kept: -1, Specialise: -1}, d)
 	q := u.question()
 	for range questions {
 		q = u.next(q)
 		before := fmt.Sprintf("%+v", q)
 		got, err1 := keeps.Decide(context.Background(), q)
 		want, err2 := never.Decide(context.Background(), q)
+		if alone, err3 := special.Decide(context.Background(), q); !reflect.DeepEqual(alone, want) || (err3 == nil) != (err2 == nil) {
+			t.Fatalf("specialised %+v %v\nin full %+v %v\nfor %+v", alone, err3, want, err2, q)
+		}
 		if !reflect.DeepEqual(got, want) || (err1 == nil) != (err2 == nil) {
 			t.Fatalf("kept %+v %v\nanew %+v %v\nfor %+v", got, err1, want, err2, q)
 		}
@@ -250,6 +250,11 @@ func soundRound(t *testing.T, rule string, seed uint64, questions int) {
 		if !strings.Contains(rule, "grants contains id") {
 			sameInGo(t, never, q)
 		}
+	}
+	if s := special.current.Load(); s.specialist != nil && s.specialist.left == maxSpecials {
+		t.Error("nothing was specialised, so that nothing was shown")
+	} else if s.specialist == nil && !s.reads.whole && !s.reads.keyed[hostName] {
+		t.Error("the policy was not specialised")
 	}
 	if s := keeps.current.Load(); s.kept != nil && s.kept.size() == 0 {
 		t.Error("nothing was kept, so that nothing was shown")
@@ -262,7 +267,7 @@ func sameInGo(t *testing.T, e *Engine, q *exitgate.Question) {
 	s := e.current.Load()
 	var a asked
 	s.ask(&a, q)
-	out, err := s.eval(context.Background(), s.input(&a, true))
+	out, err := s.eval(context.Background(), s.input(&a, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +275,10 @@ func sameInGo(t *testing.T, e *Engine, q *exitgate.Question) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lazy, err := s.eval(context.Background(), s.input(&a, false))
+	if slow, err := s.eval(context.Background(), s.input(&a, nil), rego.EvalRuleIndexing(false)); err != nil || slow.grants.Compare(out.grants) != 0 || slow.denials.Compare(out.denials) != 0 || slow.exemptions.Compare(out.exemptions) != 0 {
+		t.Fatalf("without the index of rules it says %v, with it %v (%v) for %+v", slow, out, err, q)
+	}
+	lazy, err := s.eval(context.Background(), s.input(&a, &s.reads.needed))
 	if err != nil || lazy.grants.Compare(out.grants) != 0 || lazy.denials.Compare(out.denials) != 0 || lazy.exemptions.Compare(out.exemptions) != 0 {
 		t.Fatalf("part of the input gives another answer than all of it: %v, want %v (%v) for %+v", lazy, out, err, q)
 	}

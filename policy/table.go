@@ -2,10 +2,13 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/exitgate/exitgate"
 )
@@ -37,6 +40,7 @@ type entry struct {
 	until    time.Time // never zero: the end of time
 	grant    *exitgate.Grant
 	exempt   *exitgate.Exemption // exactly one of grant and exempt is set
+	term     *ast.Term           // what Rego reads of it; made with the table's object
 }
 
 func (e *entry) id() string {
@@ -66,15 +70,39 @@ type table struct {
 	bits6      []int // of the IPv6 ranges; 128 is not among them
 }
 
-// newTable indexes grants and exemptions, which have been checked. Two of one kind with one id are an error.
-func newTable(grants []exitgate.Grant, exemptions []exitgate.Exemption) (*table, error) {
+// same returns the entry of a grant that is g to the last field; nil when t has none.
+func (t *table) same(g *exitgate.Grant) *entry {
+	if t == nil {
+		return nil
+	}
+	if e := t.grants[g.ID]; e != nil && sameGrant(e.grant, g) {
+		return e
+	}
+	return nil
+}
+
+// sameGrant reports whether nothing differs.
+func sameGrant(a, b *exitgate.Grant) bool {
+	return a.ID == b.ID && a.Class == b.Class && a.Host == b.Host && a.To == b.To && a.Scheme == b.Scheme && slices.Equal(a.Ports, b.Ports) &&
+		slices.Equal(a.Methods, b.Methods) && slices.Equal(a.Paths, b.Paths) && maps.Equal(a.Headers, b.Headers) && a.MaxRequest == b.MaxRequest &&
+		a.MaxResponse == b.MaxResponse && a.EncodedSlash == b.EncodedSlash && a.Lease == b.Lease && a.Audit == b.Audit && a.Reason == b.Reason && a.By == b.By &&
+		a.At.Equal(b.At) && a.Until.Equal(b.Until) && a.Source == b.Source
+}
+
+// newTable indexes grants and exemptions, which have been checked. Two of one kind with one id are an error. Entries of
+// last that have not changed are taken from there.
+func newTable(grants []exitgate.Grant, exemptions []exitgate.Exemption, last *table) (*table, error) {
 	t := &table{
 		grants:     make(map[string]*entry, len(grants)),
 		exemptions: make(map[string]*entry, len(exemptions)),
 		found:      map[subject]map[string][]*entry{},
 	}
 	for i := range grants {
-		e := grantEntry(&grants[i])
+		e := last.same(&grants[i])
+		if e == nil {
+			g := grants[i] // a copy, lest one entry hold the list of its revision for as long as it lives
+			e = grantEntry(&g)
+		}
 		if first := t.grants[e.grant.ID]; first != nil {
 			return nil, fmt.Errorf("%s: grant %s: the id is taken by the grant of %s", source(e.grant.Source), e.grant.ID, source(first.grant.Source))
 		}

@@ -35,7 +35,7 @@ func (t *table) object() ast.Object {
 			var gs, xs [][2]*ast.Term
 			for _, e := range list {
 				if e.grant != nil {
-					gs = append(gs, [2]*ast.Term{ast.StringTerm(e.id()), b.grant(e)})
+					gs = append(gs, [2]*ast.Term{ast.StringTerm(e.id()), b.once(e)})
 				} else {
 					xs = append(xs, [2]*ast.Term{ast.StringTerm(e.id()), b.exemption(e)})
 				}
@@ -59,6 +59,14 @@ func addItem(to [][2]*ast.Term, key string, items [][2]*ast.Term) [][2]*ast.Term
 		return to
 	}
 	return append(to, item(key, ast.ObjectTerm(items...)))
+}
+
+// once makes the term of a grant, unless the revision before had it.
+func (b *terms) once(e *entry) *ast.Term {
+	if e.term == nil {
+		e.term = b.grant(e)
+	}
+	return e.term
 }
 
 func (b *terms) grant(e *entry) *ast.Term {
@@ -143,7 +151,7 @@ func (b *terms) slashes(encoded bool) *ast.Term {
 func stringsTerm(list []string) *ast.Term {
 	items := make([]*ast.Term, len(list))
 	for i, s := range list {
-		items[i] = ast.StringTerm(s)
+		items[i] = ast.StringTerm(validText(s))
 	}
 	return ast.ArrayTerm(items...)
 }

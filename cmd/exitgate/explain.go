@@ -14,12 +14,13 @@ import (
 
 func explainCommand() *cobra.Command {
 	var h web.Hypothesis
-	var class, output string
+	var class, output, revision string
 	c := &cobra.Command{
 		Use:   "explain (FLOW | (--host NAME | --class NAME) [--method METHOD] URL)",
 		Short: "Say why: the verdict, the rule with file and line, why other grants did not match",
 		Long: `Asks the policy that is loaded now, either the question of a flow that was recorded, or of a request that has not
-happened. A refused client is shown the id of its flow.`,
+happened. A refused client is shown the id of its flow. With --revision it asks another policy: a revision that the gateway had
+loaded, "recorded" for the one that the flow was judged under, or a policy directory.`,
 		Example: `  exitgate explain 01k8zq2v7r3m5n9w4x6t8y0abc
   exitgate explain --class build --method POST https://packages.example.com/upload`,
 		Args: cobra.ExactArgs(1),
@@ -35,12 +36,16 @@ happened. A refused client is shown the id of its flow.`,
 			default:
 				h.Flow, h.Method = args[0], ""
 			}
+			if revision != "" {
+				return explainUnder(c, revision, h, output)
+			}
 			return printExplanation(c, h, output)
 		},
 	}
 	c.Flags().StringVar(&h.Host, "host", "", "the host that would ask")
 	c.Flags().StringVar(&class, "class", "", "the class of the host that would ask")
 	c.Flags().StringVar(&h.Method, "method", "GET", "the method of the request")
+	c.Flags().StringVar(&revision, "revision", "", "ask this revision, or directory, instead of what is loaded; recorded: the flow's own")
 	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return c
 }

@@ -209,7 +209,7 @@ func (g *gateway) openPolicy(ctx context.Context) error {
 	}
 	c, err := g.settings(), error(nil)
 	d := g.data(c)
-	if g.policy, err = policy.New(ctx, policy.Options{Dir: dir, Logger: g.log}, d); err != nil {
+	if g.policy, err = policy.New(ctx, policy.Options{Dir: dir, Logger: g.log, Revisions: keptRevisions(g.settings().DataDir)}, d); err != nil {
 		return err
 	}
 	g.audited.Store(&d.AuditClasses)

@@ -26,6 +26,10 @@ func mainExit(args []string) int {
 	if errors.As(err, &usage) {
 		return 2
 	}
+	var coded exitError
+	if errors.As(err, &coded) {
+		return coded.ExitCode()
+	}
 	return 1
 }
 

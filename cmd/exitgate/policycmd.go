@@ -18,6 +18,7 @@ func policyCommand() *cobra.Command {
 		}
 		return dir, nil
 	})
+	c.AddCommand(policyDiffCommand(), policyRevisionsCommand(), policyReachCommand())
 	c.Args = nil // what is not a verb below it is a wrong command line, which wrapUsage says
 	return c
 }

@@ -16,12 +16,13 @@ import (
 func Command(dir func(*cobra.Command) (string, error)) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "policy",
-		Short: "Work on the policy directory: check, test, fmt, eval",
+		Short: "Work on policies: check, test, compare, ask again",
 		Long: `Works on policy directories: Rego rules, grants.yaml and exemptions.yaml. check and test load a directory as the
-gateway does, together with the shipped policy; fmt and eval are the commands of Open Policy Agent.`,
+gateway does, together with the shipped policy; reach and diff say what a policy allows, and what a change of it would
+change; fmt and eval are the commands of Open Policy Agent.`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(checkCommand(dir), testCommand(dir))
+	c.AddCommand(checkCommand(dir), testCommand(dir), schemaCommand())
 	opa := opacmd.Command(&cobra.Command{Use: "policy"}, "exitgate")
 	for _, sub := range opa.Commands() {
 		if sub.Name() == "fmt" || sub.Name() == "eval" {
@@ -37,26 +38,6 @@ func argument(c *cobra.Command, args []string, dir func(*cobra.Command) (string,
 		return args[0], nil
 	}
 	return dir(c)
-}
-
-func checkCommand(dir func(*cobra.Command) (string, error)) *cobra.Command {
-	return &cobra.Command{
-		Use:     "check [DIR]",
-		Short:   "Load a policy directory as the gateway would, and say what is wrong with it",
-		Example: "  exitgate policy check /etc/exitgate/policy",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			d, err := argument(c, args, dir)
-			if err != nil {
-				return err
-			}
-			revision, err := policy.Check(c.Context(), d)
-			if err == nil {
-				fmt.Fprintf(c.OutOrStdout(), "%s can be loaded; by itself it is revision %s\n", named(d), revision)
-			}
-			return err
-		},
-	}
 }
 
 func named(dir string) string {

@@ -94,3 +94,42 @@ func TestEval(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 }
+
+func TestCheckFinds(t *testing.T) {
+	dir := t.TempDir()
+	text := "package exitgate\n\n# METADATA\n# title: t\n# description: d\ndeny contains \"x\" if endswith(input.dest.host, \"example.com\")\n"
+	if err := os.WriteFile(filepath.Join(dir, "a.rego"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "check", dir)
+	if err == nil || !strings.Contains(err.Error(), "1 thing") || !strings.HasPrefix(out, "a.rego:6:22: host-text: ") || !strings.Contains(out, `"*.example.com" in input.dest.keys`) {
+		t.Errorf("%q %v", out, err)
+	}
+	out, err = run(t, "check", "-o", "json", dir)
+	if err == nil || !strings.Contains(out, `"lint": "host-text"`) || !strings.Contains(out, `"col": 22`) {
+		t.Errorf("%q %v", out, err)
+	}
+	if out, err = run(t, "check", "--no-lint", dir); err != nil || !strings.Contains(out, "can be loaded") {
+		t.Errorf("%q %v", out, err)
+	}
+}
+
+func TestSchema(t *testing.T) {
+	out, err := run(t, "schema")
+	if err != nil || out != string(policy.InputSchema()) {
+		t.Errorf("%q %v", out, err)
+	}
+	dir := t.TempDir()
+	if out, err := run(t, "schema", "--write", dir); err != nil || out != "" {
+		t.Errorf("%q %v", out, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "schemas", "input.json")); err != nil || string(b) != string(policy.InputSchema()) {
+		t.Errorf("%q %v", b, err)
+	}
+}
+
+func TestCookbookIsFormatted(t *testing.T) {
+	if out, err := run(t, "fmt", "--diff", "--fail", "../cookbook"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -5,6 +5,9 @@
 #
 #     package exitgate
 #
+#     # METADATA
+#     # title: No uploads to paste sites
+#     # description: Nothing that leaves by a paste site can be called back.
 #     deny contains "nobody uploads to paste sites" if {
 #         "*.paste.example" in input.dest.keys
 #         input.http.method in {"POST", "PUT"}
@@ -16,6 +19,12 @@ unknown_host := concat("", [
 	"or give it a token",
 ])
 
+# METADATA
+# title: Hosts that are not known
+# description: Whatever is granted to a class, a source that no class was given to reaches nothing.
 deny contains unknown_host if input.host.class == "unknown"
 
+# METADATA
+# title: Hosts without a class
+# description: The class of a source that is not known is unknown; an empty one is a mistake, and refuses.
 deny contains unknown_host if input.host.class == ""

@@ -7,6 +7,9 @@ package exitgate
 import data.exitgate.match
 import data.exitgate.table
 
+# METADATA
+# title: Exemptions of a class
+# description: What one class may have carried unread.
 exemptions contains id if {
 	input.stage == "connect"
 	some key in input.dest.keys
@@ -15,6 +18,9 @@ exemptions contains id if {
 	match.holds(exemption)
 }
 
+# METADATA
+# title: Exemptions of a host
+# description: What one host may have carried unread.
 exemptions contains id if {
 	input.stage == "connect"
 	some key in input.dest.keys

@@ -3,6 +3,9 @@ package exitgate
 import data.exitgate.match
 import data.exitgate.table
 
+# METADATA
+# title: Names of a class
+# description: A class may resolve the names that some grant of it reaches.
 grants contains id if {
 	input.stage == "resolve"
 	granted := table.grants.class[input.host.class]
@@ -11,6 +14,9 @@ grants contains id if {
 	match.holds(grant)
 }
 
+# METADATA
+# title: Names of a host
+# description: A host may resolve the names that some grant of it reaches.
 grants contains id if {
 	input.stage == "resolve"
 	granted := table.grants.host[input.host.name]
@@ -19,6 +25,9 @@ grants contains id if {
 	match.holds(grant)
 }
 
+# METADATA
+# title: Connections of a class
+# description: A class may connect where some grant of it leads; what it asks for there is judged next.
 grants contains id if {
 	input.stage == "connect"
 	granted := table.grants.class[input.host.class]
@@ -28,6 +37,9 @@ grants contains id if {
 	match.holds(grant)
 }
 
+# METADATA
+# title: Connections of a host
+# description: A host may connect where some grant of it leads; what it asks for there is judged next.
 grants contains id if {
 	input.stage == "connect"
 	granted := table.grants.host[input.host.name]
@@ -37,6 +49,9 @@ grants contains id if {
 	match.holds(grant)
 }
 
+# METADATA
+# title: Requests of a class
+# description: A request is granted by a grant of which it meets every condition.
 grants contains id if {
 	granted := table.grants.class[input.host.class]
 	some key in input.dest.keys
@@ -45,6 +60,9 @@ grants contains id if {
 	match.holds(grant)
 }
 
+# METADATA
+# title: Requests of a host
+# description: The same, for what is granted to one host.
 grants contains id if {
 	granted := table.grants.host[input.host.name]
 	some key in input.dest.keys

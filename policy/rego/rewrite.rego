@@ -7,9 +7,15 @@
 #
 #     package exitgate
 #
+#     # METADATA
+#     # title: Our tenant alone
+#     # description: The provider's sign-in page lets in accounts of example.com and of nobody else.
 #     rewrite contains {"header.Modifier": {"name": "Restrict-Access", "value": "example.com"}} if {
 #         "*.login.example" in input.dest.keys
 #     }
 package exitgate
 
+# METADATA
+# title: Nothing is changed
+# description: The set is there, and empty, so that it can be asked for where no rule adds to it.
 rewrite contains element if some element in []
