@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -82,14 +81,8 @@ func caStatusCommand() *cobra.Command {
 
 func printCA(c *cobra.Command, s web.CAState, output string) error {
 	w := c.OutOrStdout()
-	switch output {
-	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(s)
-	case "text":
-	default:
-		return usage(c, fmt.Errorf("-o %q: it is text or json", output))
+	if done, err := asJSON(c, output, s); done {
+		return err
 	}
 	rows := [][]string{{"phase", phaseText(s)}}
 	for _, r := range s.Roots {

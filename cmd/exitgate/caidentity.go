@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -139,14 +138,8 @@ func caIdentityRevokeCommand() *cobra.Command {
 
 func printIdentity(c *cobra.Command, s web.IdentityState, output string) error {
 	w := c.OutOrStdout()
-	switch output {
-	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(s)
-	case "text":
-	default:
-		return usage(c, fmt.Errorf("-o %q: it is text or json", output))
+	if done, err := asJSON(c, output, s); done {
+		return err
 	}
 	rows := [][]string{{"phase", "steady: one root"}}
 	if s.Rotating {

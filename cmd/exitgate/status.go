@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -33,16 +32,22 @@ func statusCommand() *cobra.Command {
 	return c
 }
 
-func printStatus(c *cobra.Command, s web.Status, output string) error {
-	w := c.OutOrStdout()
+// asJSON prints v when output is json, and says what is wrong when it is neither that nor text; done: there is nothing more
+// to print.
+func asJSON(c *cobra.Command, output string, v any) (done bool, err error) {
 	switch output {
 	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(s)
+		return true, printJSON(c.OutOrStdout(), v)
 	case "text":
-	default:
-		return usage(c, fmt.Errorf("-o %q: it is text or json", output))
+		return false, nil
+	}
+	return true, usage(c, fmt.Errorf("-o %q: it is text or json", output))
+}
+
+func printStatus(c *cobra.Command, s web.Status, output string) error {
+	w := c.OutOrStdout()
+	if done, err := asJSON(c, output, s); done {
+		return err
 	}
 	config := s.Config
 	if config == "" {
